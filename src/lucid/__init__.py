@@ -1,0 +1,27 @@
+"""lucid: from a folder of photos to a MobileNet that runs on the device you have."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from lucid.errors import LucidError
+
+if TYPE_CHECKING:
+    from lucid.prediction import Classifier, load
+
+__version__ = "0.1.0"
+
+__all__ = ["Classifier", "LucidError", "__version__", "load"]
+
+# Loaded at first use, so that `import lucid` stays fast and works without torch.
+_LAZY = {"Classifier": "lucid.prediction", "load": "lucid.prediction"}
+_ROOMS = ("checkpoint", "data", "evaluation", "models", "nn", "training", "visual")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    if name in _ROOMS:
+        return importlib.import_module(f"lucid.{name}")
+    raise AttributeError(f"module 'lucid' has no attribute {name!r}")

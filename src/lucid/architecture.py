@@ -1,0 +1,239 @@
+"""What a MobileNet-V1 is made of, without PyTorch: its arguments, its channels, its tensors.
+
+Howard et al. 2017, arXiv:1704.04861, Table 1. The model, the checkpoint reader and the cost model
+all read this one description.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from lucid.errors import ConfigError, suggest
+
+Activation = Literal["relu", "relu6"]
+Padding = Literal["symmetric", "same"]
+ChannelRounding = Literal["truncate", "minimum8", "multiple8"]
+Kind = Literal["stem", "depthwise", "pointwise"]
+
+ACTIVATIONS: tuple[Activation, ...] = ("relu", "relu6")
+PADDINGS: tuple[Padding, ...] = ("symmetric", "same")
+CHANNEL_ROUNDINGS: tuple[ChannelRounding, ...] = ("truncate", "minimum8", "multiple8")
+
+# Above these no tensor of the network fits a machine; a checkpoint that asks for more is refused
+# before anything is allocated.
+MAX_WIDTH_MULTIPLIER = 16.0
+MAX_CLASSES = 1_000_000
+MAX_IN_CHANNELS = 1024
+
+STEM_CHANNELS = 32
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One attribute of the model between ``conv1`` and the pool: its depthwise separable blocks.
+
+    ``out_channels`` are those at width multiplier 1.0; the first block has ``stride``, the others 1.
+    """
+
+    name: str
+    out_channels: int
+    stride: int
+    blocks: int
+    is_sequence: bool
+
+
+# arXiv:1704.04861, Table 1. The table gives the last depthwise layer stride 2 with an unchanged
+# 7x7 output, which can't both be; MobileNetArguments.last_stride chooses.
+STAGES: tuple[Stage, ...] = (
+    Stage("conv2", 64, 1, 1, is_sequence=False),
+    Stage("conv3", 128, 2, 2, is_sequence=True),
+    Stage("conv4", 256, 2, 2, is_sequence=True),
+    Stage("conv5", 512, 2, 6, is_sequence=True),
+    Stage("conv6", 1024, 2, 1, is_sequence=False),
+    Stage("conv7", 1024, 2, 1, is_sequence=False),
+)
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """One convolution with the batch norm and activation behind it.
+
+    ``name`` is the attribute path of the module that holds the three, such as
+    ``conv3.0.depthwise``. Kernels are square, ``padding`` pixels are added at each side (symmetric)
+    or as TensorFlow's SAME does.
+    """
+
+    name: str
+    kind: Kind
+    in_channels: int
+    out_channels: int
+    kernel: int
+    stride: int
+    groups: int
+
+    @property
+    def weight_shape(self) -> tuple[int, int, int, int]:
+        """(out channels, in channels of a group, kernel, kernel)."""
+        return (self.out_channels, self.in_channels // self.groups, self.kernel, self.kernel)
+
+    def output_side(self, side: int) -> int:
+        """Pixels out for pixels in along one axis; symmetric and SAME padding agree on it."""
+        return -(-side // self.stride)
+
+
+@dataclass(frozen=True)
+class MobileNetArguments:
+    """The arguments that build a MobileNet; a checkpoint stores them.
+
+    Args:
+        width_multiplier: above 0, finite, gives each layer at least one channel.
+        num_classes: at least 1.
+        last_stride: stride of the last depthwise layer, 1 or 2. Published weights have 1.
+        activation: ``"relu"`` or ``"relu6"``.
+        padding: of convolutions with stride 2: ``"symmetric"`` (1 pixel at each side) or
+            ``"same"`` (TensorFlow's: for even sizes at the bottom and right only).
+        channel_rounding: channels at width a of a layer with c channels: ``"truncate"``:
+            int(a * c); ``"minimum8"``: max(int(a * c), 8), TF-Slim; ``"multiple8"``: to the nearest
+            multiple of 8, not below 0.9 of a * c, timm.
+        in_channels: of the image, at least 1.
+        batch_norm_epsilon: above 0.
+        dropout: share of the pooled features dropped in training, 0 to below 1.
+    Raises:
+        ConfigError: an argument has the wrong type or is out of range.
+    """
+
+    width_multiplier: float
+    num_classes: int = 1000
+    last_stride: int = 2
+    activation: Activation = "relu"
+    padding: Padding = "symmetric"
+    channel_rounding: ChannelRounding = "truncate"
+    in_channels: int = 3
+    batch_norm_epsilon: float = 1e-5
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_number("width_multiplier", self.width_multiplier, "a number above 0", _is_width)
+        _check_integer("num_classes", self.num_classes, 1, MAX_CLASSES)
+        _check_integer("last_stride", self.last_stride, 1, 2)
+        _check_choice("activation", self.activation, ACTIVATIONS)
+        _check_choice("padding", self.padding, PADDINGS)
+        _check_choice("channel_rounding", self.channel_rounding, CHANNEL_ROUNDINGS)
+        _check_integer("in_channels", self.in_channels, 1, MAX_IN_CHANNELS)
+        _check_number(
+            "batch_norm_epsilon", self.batch_norm_epsilon, "above 0 and at most 1", _is_epsilon
+        )
+        _check_number("dropout", self.dropout, "from 0 to below 1", _is_share)
+        if self.channels(STEM_CHANNELS) < 1:
+            raise ConfigError(
+                f"width_multiplier must give every layer at least one channel, that is "
+                f"1/{STEM_CHANNELS} or more; got {self.width_multiplier!r}"
+            )
+
+    def channels(self, base: int) -> int:
+        """Channels of a layer that has ``base`` channels at width multiplier 1.0."""
+        scaled = self.width_multiplier * base
+        if self.channel_rounding == "minimum8":
+            return max(int(scaled), 8)
+        if self.channel_rounding == "multiple8":
+            rounded = max(8, int(scaled + 4) // 8 * 8)
+            return rounded if rounded >= 0.9 * scaled else rounded + 8
+        return int(scaled)
+
+    @property
+    def feature_channels(self) -> int:
+        """Channels of the pooled features that the classifier sees."""
+        return self.channels(STAGES[-1].out_channels)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The arguments by name, as JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> MobileNetArguments:
+        """Rebuild the arguments from ``to_dict``; raises ConfigError that names what is wrong."""
+        known = [field.name for field in fields(cls)]
+        for name in values:
+            if name not in known:
+                raise ConfigError(f"MobileNet has no argument {name!r}{suggest(name, known)}")
+        if "width_multiplier" not in values:
+            raise ConfigError("MobileNet needs the argument 'width_multiplier'")
+        return cls(**values)
+
+
+def convolutions(arguments: MobileNetArguments) -> Iterator[Convolution]:
+    """The 27 convolutions in the order in which an image passes them."""
+    channels = arguments.channels(STEM_CHANNELS)
+    yield Convolution("conv1", "stem", arguments.in_channels, channels, 3, 2, 1)
+    for stage in STAGES:
+        out_channels = arguments.channels(stage.out_channels)
+        for block in range(stage.blocks):
+            path = f"{stage.name}.{block}" if stage.is_sequence else stage.name
+            stride = stage_stride(stage, arguments) if block == 0 else 1
+            yield Convolution(
+                f"{path}.depthwise", "depthwise", channels, channels, 3, stride, channels
+            )
+            yield Convolution(f"{path}.pointwise", "pointwise", channels, out_channels, 1, 1, 1)
+            channels = out_channels
+
+
+def stage_stride(stage: Stage, arguments: MobileNetArguments) -> int:
+    """Stride of the first block of a stage."""
+    return arguments.last_stride if stage is STAGES[-1] else stage.stride
+
+
+def tensor_shapes(arguments: MobileNetArguments) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of every tensor in the model's state dict, in its order.
+
+    All are float32 but ``num_batches_tracked``, which is a scalar int64.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for convolution in convolutions(arguments):
+        weight, norm = _tensor_paths(convolution)
+        shapes[f"{weight}.weight"] = convolution.weight_shape
+        for part in ("weight", "bias", "running_mean", "running_var"):
+            shapes[f"{norm}.{part}"] = (convolution.out_channels,)
+        shapes[f"{norm}.num_batches_tracked"] = ()
+    shapes["fc.weight"] = (arguments.num_classes, arguments.feature_channels)
+    shapes["fc.bias"] = (arguments.num_classes,)
+    return shapes
+
+
+def _tensor_paths(convolution: Convolution) -> tuple[str, str]:
+    """Paths of the convolution and of its batch norm; conv1 names its parts, a block numbers them."""
+    if convolution.kind == "stem":
+        return f"{convolution.name}.conv", f"{convolution.name}.bn"
+    return f"{convolution.name}.0", f"{convolution.name}.1"
+
+
+def _is_width(value: float) -> bool:
+    return 0 < value <= MAX_WIDTH_MULTIPLIER
+
+
+def _is_epsilon(value: float) -> bool:
+    return 0 < value <= 1
+
+
+def _is_share(value: float) -> bool:
+    return 0 <= value < 1
+
+
+def _check_number(name: str, value: object, expected: str, accepts: Any) -> None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value) or not accepts(value):  # type: ignore[arg-type]
+        raise ConfigError(f"{name} must be {expected}, got {value!r}")
+
+
+def _check_integer(name: str, value: object, low: int, high: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise ConfigError(f"{name} must be a whole number from {low} to {high}, got {value!r}")
+
+
+def _check_choice(name: str, value: object, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ConfigError(
+            f"{name} must be one of {', '.join(known)}, got {value!r}{suggest(str(value), known)}"
+        )
