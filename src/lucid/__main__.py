@@ -1,0 +1,5 @@
+"""``python -m lucid`` is ``lucid``."""
+
+from lucid.cli import main
+
+main()
