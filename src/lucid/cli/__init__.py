@@ -3,8 +3,8 @@
 Each command is the click command ``command`` in the module of its name; its module is imported
 only when that command is called for, so that ``lucid --help`` is fast and needs no extra.
 
-Exit codes: 0 done; 2 wrong usage or bad input; 1 a failure of ours; 130 after Ctrl-C; 141 when the
-reader of our output has gone, as after ``| head``.
+Exit codes: 0 done; 2 wrong usage or bad input; 1 a failure of ours, or quietly when the reader of
+our output has gone, as after ``| head``; 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ COMMANDS = {
 _BAD_INPUT = 2
 _OUR_FAILURE = 1
 _INTERRUPTED = 130
-_READER_GONE = 141
 
 
 class _Commands(click.Group):
@@ -71,10 +70,8 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except (click.Abort, click.exceptions.Exit):
             raise
-        except BrokenPipeError:
-            return _READER_GONE  # before click makes it 1, which is for failures of ours
         except Exception:
-            if ctx.params["debug"]:
+            if ctx.params.get("debug"):
                 traceback.print_exc()
             raise
 
@@ -90,9 +87,11 @@ class _Commands(click.Group):
             code = super().main(args, prog_name or "lucid", **extra, standalone_mode=False) or 0
             sys.stdout.flush()
         except BrokenPipeError:
-            code = _READER_GONE
+            # What is still buffered would fail again when Python exits (Python docs, SIGPIPE).
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = _OUR_FAILURE
         except (click.Abort, KeyboardInterrupt):
-            code = _say(_INTERRUPTED, "stopped")
+            code = _say(_INTERRUPTED, "stopped by Ctrl-C")
         except click.exceptions.NoArgsIsHelpError as error:
             error.show()
             code = _BAD_INPUT
@@ -102,9 +101,6 @@ class _Commands(click.Group):
             code = _say(_BAD_INPUT, str(error))
         except Exception as error:
             code = _say(_OUR_FAILURE, _failure(error))
-        if code == _READER_GONE:
-            # What is still buffered would fail again when Python exits (Python docs, SIGPIPE).
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(code)
 
 
