@@ -6,12 +6,12 @@ all read this one description.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from lucid.errors import ConfigError, suggest
+from lucid.checks import check_choice, check_integer, check_names, check_number
+from lucid.errors import ConfigError
 
 Activation = Literal["relu", "relu6"]
 Padding = Literal["symmetric", "same"]
@@ -35,25 +35,30 @@ STEM_CHANNELS = 32
 class Stage:
     """One attribute of the model between ``conv1`` and the pool: its depthwise separable blocks.
 
-    ``out_channels`` are those at width multiplier 1.0; the first block has ``stride``, the others 1.
+    ``out_channels`` hold at width multiplier 1.0; the first block has ``stride``, the others 1.
+    A stage of several blocks is a Sequential, a stage of one is the block itself.
     """
 
     name: str
     out_channels: int
     stride: int
     blocks: int
-    is_sequence: bool
+
+    @property
+    def is_sequence(self) -> bool:
+        """Whether the attribute is a Sequential of blocks."""
+        return self.blocks > 1
 
 
 # arXiv:1704.04861, Table 1. The table gives the last depthwise layer stride 2 with an unchanged
 # 7x7 output, which can't both be; MobileNetArguments.last_stride chooses.
 STAGES: tuple[Stage, ...] = (
-    Stage("conv2", 64, 1, 1, is_sequence=False),
-    Stage("conv3", 128, 2, 2, is_sequence=True),
-    Stage("conv4", 256, 2, 2, is_sequence=True),
-    Stage("conv5", 512, 2, 6, is_sequence=True),
-    Stage("conv6", 1024, 2, 1, is_sequence=False),
-    Stage("conv7", 1024, 2, 1, is_sequence=False),
+    Stage("conv2", 64, 1, 1),
+    Stage("conv3", 128, 2, 2),
+    Stage("conv4", 256, 2, 2),
+    Stage("conv5", 512, 2, 6),
+    Stage("conv6", 1024, 2, 1),
+    Stage("conv7", 1024, 2, 1),
 )
 
 
@@ -86,21 +91,8 @@ class Convolution:
 
 @dataclass(frozen=True)
 class MobileNetArguments:
-    """The arguments that build a MobileNet; a checkpoint stores them.
+    """The arguments of ``lucid.models.MobileNet``, which says what they mean; checkpoints store them.
 
-    Args:
-        width_multiplier: above 0, finite, gives each layer at least one channel.
-        num_classes: at least 1.
-        last_stride: stride of the last depthwise layer, 1 or 2. Published weights have 1.
-        activation: ``"relu"`` or ``"relu6"``.
-        padding: of convolutions with stride 2: ``"symmetric"`` (1 pixel at each side) or
-            ``"same"`` (TensorFlow's: for even sizes at the bottom and right only).
-        channel_rounding: channels at width a of a layer with c channels: ``"truncate"``:
-            int(a * c); ``"minimum8"``: max(int(a * c), 8), TF-Slim; ``"multiple8"``: to the nearest
-            multiple of 8, not below 0.9 of a * c, timm.
-        in_channels: of the image, at least 1.
-        batch_norm_epsilon: above 0.
-        dropout: share of the pooled features dropped in training, 0 to below 1.
     Raises:
         ConfigError: an argument has the wrong type or is out of range.
     """
@@ -116,20 +108,30 @@ class MobileNetArguments:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        _check_number("width_multiplier", self.width_multiplier, "a number above 0", _is_width)
-        _check_integer("num_classes", self.num_classes, 1, MAX_CLASSES)
-        _check_integer("last_stride", self.last_stride, 1, 2)
-        _check_choice("activation", self.activation, ACTIVATIONS)
-        _check_choice("padding", self.padding, PADDINGS)
-        _check_choice("channel_rounding", self.channel_rounding, CHANNEL_ROUNDINGS)
-        _check_integer("in_channels", self.in_channels, 1, MAX_IN_CHANNELS)
-        _check_number(
-            "batch_norm_epsilon", self.batch_norm_epsilon, "above 0 and at most 1", _is_epsilon
+        check_number(
+            "width_multiplier",
+            self.width_multiplier,
+            f"a number above 0 and at most {MAX_WIDTH_MULTIPLIER:g}",
+            lambda width: 0 < width <= MAX_WIDTH_MULTIPLIER,
         )
-        _check_number("dropout", self.dropout, "from 0 to below 1", _is_share)
+        check_integer("num_classes", self.num_classes, 1, MAX_CLASSES)
+        check_integer("last_stride", self.last_stride, 1, 2)
+        check_choice("activation", self.activation, ACTIVATIONS)
+        check_choice("padding", self.padding, PADDINGS)
+        check_choice("channel_rounding", self.channel_rounding, CHANNEL_ROUNDINGS)
+        check_integer("in_channels", self.in_channels, 1, MAX_IN_CHANNELS)
+        check_number(
+            "batch_norm_epsilon",
+            self.batch_norm_epsilon,
+            "a number above 0 and at most 1",
+            lambda epsilon: 0 < epsilon <= 1,
+        )
+        check_number(
+            "dropout", self.dropout, "a number from 0 to below 1", lambda share: 0 <= share < 1
+        )
         if self.channels(STEM_CHANNELS) < 1:
             raise ConfigError(
-                f"width_multiplier must give every layer at least one channel, that is "
+                "width_multiplier must give every layer at least one channel, that is "
                 f"1/{STEM_CHANNELS} or more; got {self.width_multiplier!r}"
             )
 
@@ -156,11 +158,7 @@ class MobileNetArguments:
     def from_dict(cls, values: Mapping[str, Any]) -> MobileNetArguments:
         """Rebuild the arguments from ``to_dict``; raises ConfigError that names what is wrong."""
         known = [field.name for field in fields(cls)]
-        for name in values:
-            if name not in known:
-                raise ConfigError(f"MobileNet has no argument {name!r}{suggest(name, known)}")
-        if "width_multiplier" not in values:
-            raise ConfigError("MobileNet needs the argument 'width_multiplier'")
+        check_names("MobileNet", values, known, required=["width_multiplier"])
         return cls(**values)
 
 
@@ -203,37 +201,7 @@ def tensor_shapes(arguments: MobileNetArguments) -> dict[str, tuple[int, ...]]:
 
 
 def _tensor_paths(convolution: Convolution) -> tuple[str, str]:
-    """Paths of the convolution and of its batch norm; conv1 names its parts, a block numbers them."""
+    """Paths of convolution and batch norm; conv1 names its parts, a block numbers them."""
     if convolution.kind == "stem":
         return f"{convolution.name}.conv", f"{convolution.name}.bn"
     return f"{convolution.name}.0", f"{convolution.name}.1"
-
-
-def _is_width(value: float) -> bool:
-    return 0 < value <= MAX_WIDTH_MULTIPLIER
-
-
-def _is_epsilon(value: float) -> bool:
-    return 0 < value <= 1
-
-
-def _is_share(value: float) -> bool:
-    return 0 <= value < 1
-
-
-def _check_number(name: str, value: object, expected: str, accepts: Any) -> None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or not accepts(value):  # type: ignore[arg-type]
-        raise ConfigError(f"{name} must be {expected}, got {value!r}")
-
-
-def _check_integer(name: str, value: object, low: int, high: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise ConfigError(f"{name} must be a whole number from {low} to {high}, got {value!r}")
-
-
-def _check_choice(name: str, value: object, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ConfigError(
-            f"{name} must be one of {', '.join(known)}, got {value!r}{suggest(str(value), known)}"
-        )
