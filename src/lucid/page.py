@@ -36,7 +36,8 @@ th { font-weight: 600; }
 .card { padding: .75rem 1rem; border: 1px solid var(--line); border-radius: .5rem;
   background: var(--panel); }
 .card strong { display: block; font-size: 1.5rem; line-height: 1.3; }
-.pictures { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(17rem, 1fr)); }
+.pictures { display: grid; gap: 1rem;
+  grid-template-columns: repeat(auto-fill, minmax(17rem, 1fr)); }
 figure { margin: 0; }
 figcaption { font-size: .875rem; }
 img, svg { max-width: 100%; height: auto; }
@@ -54,7 +55,7 @@ def element(tag: str, *children: str, **attributes: object) -> Html:
     A trailing underscore is dropped from attribute names (``class_``); None leaves one out.
     """
     names = "".join(
-        f' {name.rstrip("_")}="{html.escape(str(value))}"'
+        f' {name.rstrip("_")}="{html.escape(_printable(str(value)))}"'
         for name, value in attributes.items()
         if value is not None
     )
