@@ -1,0 +1,1 @@
+"""Metrics, explanations and the report of an evaluation."""
