@@ -64,11 +64,10 @@ STAGES: tuple[Stage, ...] = (
 
 @dataclass(frozen=True)
 class Convolution:
-    """One convolution with the batch norm and activation behind it.
+    """One convolution with the batch norm and activation behind it; its kernel is square.
 
     ``name`` is the attribute path of the module that holds the three, such as
-    ``conv3.0.depthwise``. Kernels are square, ``padding`` pixels are added at each side (symmetric)
-    or as TensorFlow's SAME does.
+    ``conv3.0.depthwise``.
     """
 
     name: str
@@ -91,7 +90,7 @@ class Convolution:
 
 @dataclass(frozen=True)
 class MobileNetArguments:
-    """The arguments of ``lucid.models.MobileNet``, which says what they mean; checkpoints store them.
+    """The arguments of ``lucid.models.MobileNet``, which explains them; checkpoints store them.
 
     Raises:
         ConfigError: an argument has the wrong type or is out of range.

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-import torch
-from torch.nn import (
+from lucid.architecture import Activation, Padding
+from lucid.errors import require
+
+require("torch", extra="train")
+
+# After the check, so that a missing torch has a clear message.
+import torch  # noqa: E402
+from torch.nn import (  # noqa: E402
     AdaptiveAvgPool2d,
     BatchNorm2d,
     Conv2d,
@@ -14,8 +20,6 @@ from torch.nn import (
     Sequential,
     functional,
 )
-
-from lucid.architecture import Activation, Padding
 
 __all__ = [
     "AdaptiveAvgPool2d",

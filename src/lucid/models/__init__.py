@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from lucid.errors import require
-
-require("torch", extra="train")
-
-from torch import nn  # noqa: E402  (after the check, so that its absence has a clear message)
-
-from lucid.models.mobilenet import MobileNet, StageFeatures  # noqa: E402
+from lucid import nn  # first: it says what to install when torch is missing
+from lucid.models.mobilenet import MobileNet, StageFeatures
 
 __all__ = ["MobileNet", "StageFeatures", "model_name"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Self
 
 import torch
 from torch.nn import functional
@@ -64,19 +64,22 @@ class MobileNet(nn.Module):
     """MobileNet-V1 classifier (Howard et al. 2017, arXiv:1704.04861, Table 1).
 
     float32 images (N, in_channels, H, W), normalised -> float32 logits (N, num_classes). Any H and
-    W of at least 1 work; 224 is the paper's.
+    W of at least 1 work; 224 is the paper's. After ``model.to(dtype)`` images have that dtype.
 
     The keyword arguments are for weights published elsewhere; their defaults are this model's own.
 
     Args:
-        width_multiplier: above 0; a layer of c channels gets int(width_multiplier * c).
-        num_classes: at least 1.
+        width_multiplier: above 0, at most 16; gives each layer at least one channel.
+        num_classes: 1 to 1,000,000.
         last_stride: stride of the last depthwise layer, 2 (4x4 before the pool at 224) or 1 (7x7).
         activation: ``"relu"`` or ``"relu6"``.
-        padding: of convolutions with stride 2, ``"symmetric"`` or ``"same"`` (TensorFlow's).
-        channel_rounding: ``"truncate"``, ``"minimum8"`` (TF-Slim) or ``"multiple8"`` (timm).
-        in_channels: of the image, at least 1.
-        batch_norm_epsilon: above 0.
+        padding: of convolutions with stride 2: ``"symmetric"`` (1 pixel at each side) or
+            ``"same"`` (TensorFlow's: for even sizes at the bottom and right only).
+        channel_rounding: channels at width a of a layer that has c at width 1.0: ``"truncate"``,
+            int(a * c); ``"minimum8"``, max(int(a * c), 8), as TF-Slim; ``"multiple8"``, the nearest
+            multiple of 8 that is not below 0.9 * a * c, as timm.
+        in_channels: of the images, 1 to 1024.
+        batch_norm_epsilon: above 0, at most 1.
         dropout: share of the pooled features dropped in training, 0 to below 1.
     Raises:
         ConfigError: an argument has the wrong type or is out of range.
@@ -96,18 +99,17 @@ class MobileNet(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        arguments = MobileNetArguments(
+        self.arguments = arguments = MobileNetArguments(
             width_multiplier,
             num_classes,
-            last_stride,
-            activation,
-            padding,
-            channel_rounding,
-            in_channels,
-            batch_norm_epsilon,
-            dropout,
+            last_stride=last_stride,
+            activation=activation,
+            padding=padding,
+            channel_rounding=channel_rounding,
+            in_channels=in_channels,
+            batch_norm_epsilon=batch_norm_epsilon,
+            dropout=dropout,
         )
-        self.arguments = arguments
         channels = arguments.channels(STEM_CHANNELS)
         self.conv1 = nn.ConvBNReLU2d(
             in_channels,
@@ -125,7 +127,7 @@ class MobileNet(nn.Module):
         self.fc = nn.Linear(channels, num_classes)
 
     @classmethod
-    def from_arguments(cls, arguments: MobileNetArguments) -> MobileNet:
+    def from_arguments(cls, arguments: MobileNetArguments) -> Self:
         """Build the model that ``arguments`` describe."""
         return cls(**arguments.to_dict())
 
@@ -149,7 +151,7 @@ class MobileNet(nn.Module):
         Raises:
             ShapeError: the input is not such a batch of images.
         """
-        _check_images(x, self.arguments.in_channels)
+        self._check_images(x)
         found = {}
         for stage in self.stages:
             x = getattr(self, stage.name)(x)
@@ -158,7 +160,7 @@ class MobileNet(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits of a batch of images; raises ShapeError for anything else."""
-        _check_images(x, self.arguments.in_channels)
+        self._check_images(x)
         x = self.conv1(x)  # (N, 32a, H/2, W/2)
         for stage in STAGES:
             x = getattr(self, stage.name)(x)
@@ -169,14 +171,14 @@ class MobileNet(nn.Module):
         logits: torch.Tensor = self.fc(x)  # (N, num_classes)
         return logits
 
-    def replace_classifier(self, num_classes: int) -> MobileNet:
+    def replace_classifier(self, num_classes: int) -> Self:
         """Give the model a new classifier for ``num_classes`` classes and return the model.
 
         The new layer is freshly initialised, on the device and with the dtype of the old one; all
         other weights stay.
 
         Raises:
-            ConfigError: num_classes is below 1 or no whole number.
+            ConfigError: num_classes is out of range.
         """
         self.arguments = replace(self.arguments, num_classes=num_classes)
         weight = self.fc.weight
@@ -186,15 +188,35 @@ class MobileNet(nn.Module):
         return self
 
     def extra_repr(self) -> str:
-        return ", ".join(f"{name}={value!r}" for name, value in self._arguments_shown().items())
-
-    def _arguments_shown(self) -> dict[str, Any]:
+        """The two main arguments, and the others where they are not the default."""
         default = MobileNetArguments(self.arguments.width_multiplier).to_dict()
-        return {
-            name: value
+        return ", ".join(
+            f"{name}={value!r}"
             for name, value in self.arguments.to_dict().items()
             if name in ("width_multiplier", "num_classes") or value != default[name]
-        }
+        )
+
+    def _check_images(self, x: torch.Tensor) -> None:
+        channels = self.arguments.in_channels
+        shape = tuple(x.shape)
+        if len(shape) != 4 or shape[1] != channels:
+            raise ShapeError(
+                f"MobileNet expects images (N, {channels}, H, W), got {shape}"
+                + _shape_hint(shape, channels)
+            )
+        if shape[2] < 1 or shape[3] < 1:
+            raise ShapeError(f"MobileNet expects images of at least 1x1 pixels, got {shape}")
+        if not x.is_floating_point():
+            raise ShapeError(
+                f"MobileNet expects normalised floating-point images, got {x.dtype}; "
+                "convert with (x / 255 - mean) / std"
+            )
+        dtype = next(self.parameters(), x).dtype
+        if x.dtype != dtype and not torch.is_autocast_enabled(x.device.type):
+            raise ShapeError(
+                f"MobileNet with weights of {dtype} expects images of the same, got {x.dtype}; "
+                f"convert with x.to({dtype})"
+            )
 
 
 def _stage(stage: Stage, in_channels: int, arguments: MobileNetArguments) -> nn.Module:
@@ -204,19 +226,11 @@ def _stage(stage: Stage, in_channels: int, arguments: MobileNetArguments) -> nn.
     return nn.Sequential(*blocks) if stage.is_sequence else blocks[0]
 
 
-def _check_images(x: torch.Tensor, channels: int) -> None:
-    if x.ndim != 4 or x.shape[1] != channels:
-        shape = tuple(x.shape)
-        hint = ""
-        if x.ndim == 4 and shape[3] == channels:
-            hint = f"; channels are last: permute to (N, {channels}, H, W)"
-        elif x.ndim == 3:
-            hint = "; add the batch dimension: x.unsqueeze(0)"
-        raise ShapeError(f"MobileNet expects images (N, {channels}, H, W), got {shape}{hint}")
-    if not x.is_floating_point():
-        raise ShapeError(
-            f"MobileNet expects normalised floating-point images, got {x.dtype}; "
-            "convert with (x / 255 - mean) / std"
-        )
-    if x.shape[2] < 1 or x.shape[3] < 1:
-        raise ShapeError(f"MobileNet expects images of at least 1x1 pixels, got {tuple(x.shape)}")
+def _shape_hint(shape: tuple[int, ...], channels: int) -> str:
+    if len(shape) == 3:
+        return "; add the batch dimension: x.unsqueeze(0)"
+    if len(shape) == 4 and shape[3] == channels:
+        return f"; channels are last: permute to (N, {channels}, H, W)"
+    if len(shape) == 4:
+        return f"; for such images build MobileNet(..., in_channels={shape[1]})"
+    return ""
