@@ -7,7 +7,6 @@ whatever goes wrong is an ImageError that names the file.
 from __future__ import annotations
 
 import io
-import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -28,6 +27,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from lucid.checks import check_choice
 from lucid.errors import ImageError
+from lucid.files import open_file
 
 Color = Literal["RGB", "L"]
 Decoder = Literal["scaled", "full"]
@@ -140,8 +140,8 @@ def decode(
     check_choice("color", color, COLORS)
     check_choice("decoder", decoder, DECODERS)
     name = name or (str(source) if isinstance(source, str | Path) else "image")
-    content = _content(source, name)
     with _image_errors(name):
+        content = _content(source, name)
         file = _reader(content, name)(io.BytesIO(content))
         width, height = file.size
         if width * height > MAX_PIXELS:
@@ -187,7 +187,8 @@ def _content(source: Source, name: str) -> bytes:
     if isinstance(source, bytes):
         content = source
     elif isinstance(source, str | Path):
-        content = _file_content(Path(source), name)
+        with open_file(source, max_bytes=MAX_FILE_BYTES, error=ImageError) as file:
+            content = file.read(MAX_FILE_BYTES + 1)
     else:
         content = source.read(MAX_FILE_BYTES + 1)
     if not content:
@@ -195,22 +196,6 @@ def _content(source: Source, name: str) -> bytes:
     if len(content) > MAX_FILE_BYTES:
         raise _too_large(name, f"over {MAX_FILE_BYTES} bytes")
     return content
-
-
-def _file_content(path: Path, name: str) -> bytes:
-    try:
-        status = path.stat()
-        # Reading a pipe or a device may never end.
-        if not stat.S_ISREG(status.st_mode):
-            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
-            raise ImageError(f"{name}: expected a picture file, found {kind}")
-        if status.st_size > MAX_FILE_BYTES:
-            raise _too_large(name, f"{status.st_size} bytes")
-        return path.read_bytes()
-    except OSError as error:
-        raise ImageError(f"{name}: can't be opened ({error.strerror or error})") from error
-    except ValueError as error:  # a NUL in the path
-        raise ImageError(f"{name!r}: can't be opened ({error})") from error
 
 
 def _reader(content: bytes, name: str) -> type[ImageFile]:

@@ -64,7 +64,8 @@ class MissingDependencyError(LucidError, ImportError):
 
 def suggest(name: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the nearest known name, or an empty string."""
-    near = difflib.get_close_matches(name, list(known), n=1)
+    # Names come from files too; no known one is longer.
+    near = difflib.get_close_matches(name[:100], list(known), n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 

@@ -1,43 +1,43 @@
-"""Writing files so that a reader never sees half of one."""
+"""Writing files so that a reader never sees half of one, and opening only what is a file."""
 
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
-from lucid.errors import OutputError
+from lucid.errors import LucidError, OutputError
 
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` that takes its name once the block has ended well.
 
-    The temporary file keeps the suffix of ``path``, since writers choose a format by it. It is
-    flushed to the disk before the rename; after an error it is removed and ``path`` is as it was.
+    The temporary file exists, is empty and keeps the suffix of ``path``, since writers choose a
+    format by it. It is flushed to the disk before the rename; after an error it is removed and
+    ``path`` is as it was.
 
     Raises:
         OutputError: the folder is missing, read-only or full.
     """
     path = Path(path)
+    # Not tempfile: its files are private, and a result is for whoever may read the folder.
+    temporary = path.with_name(f".lucid-{secrets.token_hex(8)}.part{path.suffix}")
     try:
-        handle, name = tempfile.mkstemp(
-            prefix=f".{path.stem}-", suffix=f".part{path.suffix}", dir=path.parent
-        )
-    except OSError as error:
-        raise _unwritable(path, error) from error
-    os.close(handle)
-    temporary = Path(name)
-    try:
+        temporary.open("xb").close()
         yield temporary
         _flush(temporary)
-        # mkstemp makes private files; a result is for whoever may read the folder.
-        temporary.chmod(0o666 & ~_umask())
-        os.replace(temporary, path)
+        temporary.replace(path)
     except OSError as error:
+        # The block may fail to read a file of its own, which is no fault of this one.
+        if error.filename not in (None, str(temporary), temporary):
+            raise
         raise _unwritable(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
@@ -78,15 +78,31 @@ def check_writable_folder(folder: str | Path, *, needed_bytes: int = 0) -> Path:
     return folder
 
 
+def open_file(path: str | Path, *, max_bytes: int, error: type[LucidError]) -> BinaryIO:
+    """Open a file that someone else wrote, for reading, once it proves to be one of bounded size.
+
+    Args:
+        path: of a regular file; reading a pipe or a device might never end.
+        max_bytes: the largest size that is taken.
+        error: what is raised, with a message that names the path.
+    """
+    try:
+        status = Path(path).stat()
+        if not stat.S_ISREG(status.st_mode):
+            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or device"
+            raise error(f"{path}: expected a file, found {kind}")
+        if status.st_size > max_bytes:
+            raise error(f"{path}: {status.st_size} bytes are too many; the limit is {max_bytes}")
+        return Path(path).open("rb")
+    except OSError as cause:
+        raise error(f"{path}: can't be opened ({cause.strerror or cause})") from cause
+    except ValueError as cause:  # a NUL in the path
+        raise error(f"{str(path)!r}: can't be opened ({cause})") from cause
+
+
 def _flush(path: Path) -> None:
     with path.open("rb+") as file:
         os.fsync(file.fileno())
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _unwritable(path: Path, error: OSError) -> OutputError:
