@@ -20,6 +20,7 @@ from typing import Any
 import click
 
 from lucid import __version__
+from lucid.cli.terminal import say
 from lucid.errors import LucidError, suggest
 
 __all__ = ["main"]
@@ -105,12 +106,7 @@ class _Commands(click.Group):
 
 
 def _say(code: int, message: str) -> int:
-    """Print one line on stderr, whatever a file name in it may hold, and hand back the code."""
-    line = "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode()
-        for c in message
-    )
-    click.echo(f"lucid: error: {line}", err=True)
+    say(message, "error")
     return code
 
 

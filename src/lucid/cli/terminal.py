@@ -1,0 +1,38 @@
+"""What every command writes to the terminal with."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# A pipe or a file has no width; a table must not be cut to that of an 80-column terminal there.
+_PIPE_WIDTH = 1000
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A rich console on which names stay what they are: no markup, no emoji, no colouring.
+
+    Pass names through ``printable`` all the same, since rich lets escape sequences through.
+    """
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else _PIPE_WIDTH
+    return Console(file=stream, width=width, markup=False, emoji=False, highlight=False)
+
+
+def printable(text: str) -> str:
+    """One line of text that can't steer the terminal, whatever a file or class name holds."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
+    )
+
+
+def say(message: str, level: str = "") -> None:
+    """Print one line on stderr after ``lucid:``; ``level`` is ``"error"``, ``"warning"`` or none."""
+    click.echo(f"lucid: {level}{': ' if level else ''}{printable(message)}", err=True)

@@ -1,0 +1,176 @@
+"""Drawings: training curves, confusion matrix, calibration."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lucid.errors import require
+from lucid.evaluation.metrics import CalibrationBin
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["calibration", "confusion", "curves", "to_svg"]
+
+# Lines of axes and letters; to_svg turns it into the ink of the page, so that a drawing suits light
+# and dark screens. The two colours of data stand out on both and to the colour-blind.
+_INK = "#3b4148"
+_BLUE, _ORANGE = "#3987d6", "#e0792f"
+
+# With more classes than this, names and counts would be too small to read.
+_NAMED_CLASSES = 25
+_NAME_LENGTH = 24
+
+_STYLE = {
+    "axes.edgecolor": _INK,
+    "axes.grid": True,
+    "axes.labelcolor": _INK,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": "medium",
+    "font.size": 9,
+    "grid.alpha": 0.25,
+    "grid.color": _INK,
+    "legend.frameon": False,
+    "svg.fonttype": "none",  # letters stay letters: small files, any script, can be searched
+    "svg.hashsalt": "lucid",  # the same drawing gives the same bytes
+    "text.color": _INK,
+    "text.parse_math": False,  # a class name may hold a dollar sign
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+}
+
+
+def curves(rows: Sequence[Mapping[str, float]]) -> Figure:
+    """Loss and top-1 over the epochs of a training log.
+
+    Args:
+        rows: one for each epoch: ``epoch``, ``train_loss``, ``train_top1``, ``validation_loss``,
+            ``validation_top1`` (top-1 as shares, 0 to 1), as in the log of a training run.
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+    """
+    figure = _figure(8.4, 3.2)
+    with _style():
+        left, right = figure.subplots(1, 2)
+        epochs = [row["epoch"] for row in rows]
+        for axes, name, title in ((left, "loss", "Loss"), (right, "top1", "Top-1")):
+            for split, color in (("train", _BLUE), ("validation", _ORANGE)):
+                values = [row[f"{split}_{name}"] for row in rows]
+                # A line through one point would not show.
+                axes.plot(
+                    epochs, values, color=color, label=split, marker="o" if len(rows) == 1 else None
+                )
+            axes.set_title(title)
+            axes.set_xlabel("epoch")
+            axes.xaxis.get_major_locator().set_params(integer=True)
+        right.yaxis.set_major_formatter(_percent())
+        left.legend()
+    return figure
+
+
+def confusion(matrix: NDArray[np.int64], class_names: Sequence[str]) -> Figure:
+    """Which class (row) was taken for which (column), as shares of the row.
+
+    With at most 25 classes names and counts are written in, with more only the colours show.
+
+    Args:
+        matrix: int (K, K), counts.
+        class_names: K names; long ones are cut.
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+    """
+    colors = require("matplotlib.colors", extra="train")
+    # From nothing to blue, so that empty cells have the colour of the page.
+    ramp = colors.LinearSegmentedColormap.from_list("ramp", [(*colors.to_rgb(_BLUE), 0), _BLUE])
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)  # (K, K)
+    count = len(class_names)
+    side = min(2.2 + 0.42 * count, 7.5)
+    figure = _figure(side + 1.0, side)
+    with _style():
+        axes = figure.subplots()
+        image = axes.imshow(shares, cmap=ramp, vmin=0, vmax=1, interpolation="nearest")
+        axes.grid(visible=False)
+        axes.set_xlabel("predicted")
+        axes.set_ylabel("true")
+        bar = figure.colorbar(image, ax=axes, format=_percent(), shrink=0.7)
+        bar.outline.set_visible(False)
+        if count <= _NAMED_CLASSES:
+            names = [_cut(name) for name in class_names]
+            axes.set_xticks(range(count), names, rotation=45, ha="right", rotation_mode="anchor")
+            axes.set_yticks(range(count), names)
+            _write_counts(axes, matrix, shares)
+    return figure
+
+
+def calibration(bins: Sequence[CalibrationBin]) -> Figure:
+    """How often the model is right against how sure it is, and how many images are how sure.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+    """
+    figure = _figure(4.2, 4.4)
+    with _style():
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+        lows = [one.low for one in bins]
+        width = bins[0].high - bins[0].low
+        upper.plot([0, 1], [0, 1], color=_INK, linestyle=":", label="perfectly calibrated")
+        upper.bar(
+            lows, [one.accuracy or 0 for one in bins], width, align="edge", color=_BLUE, alpha=0.85
+        )
+        upper.set_ylabel("share that is right")
+        upper.set_ylim(0, 1)
+        upper.legend(loc="upper left")
+        lower.bar(lows, [one.count for one in bins], width, align="edge", color=_ORANGE, alpha=0.85)
+        lower.set_ylabel("images")
+        lower.set_xlabel("probability of the predicted class")
+        lower.set_xlim(0, 1)
+        for axis in (upper.xaxis, upper.yaxis):
+            axis.set_major_formatter(_percent())
+    return figure
+
+
+def to_svg(figure: Figure) -> str:
+    """The figure as SVG whose ink is the text colour of the page that it stands in."""
+    buffer = io.StringIO()
+    with _style(), warnings.catch_warnings():
+        # Measured with a font that may lack a script; the browser draws it with one that has it.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    return buffer.getvalue().replace(_INK, "currentColor")
+
+
+def _figure(width: float, height: float) -> Figure:
+    """A figure of its own, in inches: no window, no global state that would keep it alive."""
+    figure: Figure = require("matplotlib.figure", extra="train").Figure(
+        (width, height), layout="constrained"
+    )
+    return figure
+
+
+def _style() -> AbstractContextManager[None]:
+    context: AbstractContextManager[None] = require("matplotlib", extra="train").rc_context(_STYLE)
+    return context
+
+
+def _percent() -> Any:
+    return require("matplotlib.ticker", extra="train").PercentFormatter(1, decimals=0)
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= _NAME_LENGTH else f"{name[: _NAME_LENGTH - 1]}…"
+
+
+def _write_counts(axes: Axes, matrix: NDArray[np.int64], shares: NDArray[np.float64]) -> None:
+    for (row, column), number in np.ndenumerate(matrix):
+        if number:
+            color = "white" if shares[row, column] > 0.5 else _INK
+            axes.text(column, row, f"{number}", ha="center", va="center", color=color)
