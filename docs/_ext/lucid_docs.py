@@ -1,0 +1,164 @@
+"""What the pages show of the code itself: charts, costs, recipe keys. All made while they build."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any, ClassVar
+
+from docutils import nodes
+from docutils.parsers.rst import directives
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+from sphinxcontrib.mermaid import Mermaid, mermaid
+
+from lucid.architecture import MobileNetArguments
+from lucid.network import Totals, layers, totals
+
+Rows = Iterable[Sequence[str]]
+
+WIDTHS = (0.25, 0.5, 0.75, 1.0)
+RESOLUTIONS = (96, 128, 160, 192, 224)
+
+MERMAID = Path("node_modules", "mermaid", "dist", "mermaid.min.js")
+# sphinxcontrib-mermaid imports Mermaid as a module, which browsers refuse to read from a file on
+# disk. A plain script may be read, so the import is led to what that script left behind.
+IMPORT_MAP = (
+    '{"imports": {"./_static/mermaid.min.js": '
+    '"data:text/javascript,export default globalThis.mermaid"}}'
+)
+FIRST = 100  # Sphinx sorts scripts by it; sphinxcontrib-mermaid's own is 500.
+
+
+class ModelChart(Mermaid):
+    """``.. model-chart:: WIDTH`` draws MobileNet(WIDTH) for one 224x224 image."""
+
+    has_content = False
+    required_arguments = 1
+    optional_arguments = 0
+    option_spec: ClassVar[dict[str, Any]] = {**Mermaid.option_spec, "full": directives.flag}
+
+    def get_mm_code(self) -> str:
+        from lucid.models import MobileNet
+        from lucid.visual import build_module_mermaid_chart
+
+        return build_module_mermaid_chart(
+            MobileNet(float(self.arguments[0])),
+            (1, 3, 224, 224),
+            collapse="full" not in self.options,
+            costs="full" in self.options,
+        )
+
+
+class Table(SphinxDirective):
+    """``.. lucid-table:: NAME`` shows one of ``TABLES``."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        rows = list(TABLES[self.arguments[0]]())
+        lines = [".. list-table::", "   :header-rows: 1", ""]
+        for row in rows:
+            marks = ["   * -", *["     -"] * (len(row) - 1)]
+            lines += [f"{mark} {cell}" for mark, cell in zip(marks, row, strict=True)]
+        return self.parse_text_to_nodes("\n".join(lines))
+
+
+def _totals(width: float, resolution: int = 224, **variant: Any) -> Totals:
+    return totals(layers(MobileNetArguments(width, **variant), resolution, resolution))
+
+
+def variants() -> Rows:
+    """Parameters and multiply-adds at 224x224 and 1000 classes, both strides of the last layer."""
+    yield (
+        "Width multiplier",
+        "Parameters",
+        "Multiply-adds, ``last_stride=2`` (default)",
+        "Multiply-adds, ``last_stride=1`` (published)",
+    )
+    for width in WIDTHS:
+        own, published = _totals(width), _totals(width, last_stride=1)
+        yield (
+            f"{width}",
+            f"{own.parameters:,}",
+            f"{own.multiply_adds:,}",
+            f"{published.multiply_adds:,}",
+        )
+
+
+def costs() -> Rows:
+    """Million multiply-adds of one image, by width and resolution."""
+    yield ("Width multiplier", *(f"{side}x{side}" for side in RESOLUTIONS))
+    for width in WIDTHS:
+        found = (_totals(width, side).multiply_adds for side in RESOLUTIONS)
+        yield (f"{width}", *(f"{multiply_adds / 1e6:.1f} M" for multiply_adds in found))
+
+
+def memory() -> Rows:
+    """KiB of activations that one image needs at the peak, as float32, by width and resolution."""
+    yield ("Width multiplier", *(f"{side}x{side}" for side in RESOLUTIONS))
+    for width in WIDTHS:
+        found = (4 * _totals(width, side).peak.activations for side in RESOLUTIONS)
+        yield (f"{width}", *(f"{size / 1024:,.0f} KiB" for size in found))
+
+
+def sizes() -> Rows:
+    """Parameters and file size of a model for five classes, by width."""
+    yield ("Width multiplier", "Parameters", "Weights as float32", "Weights as int8")
+    for width in WIDTHS:
+        count = _totals(width, num_classes=5).parameters
+        yield (f"{width}", f"{count:,}", f"{4 * count / 1e6:.2f} MB", f"{count / 1e6:.2f} MB")
+
+
+def recipe() -> Rows:
+    """Every key of a recipe with its default and what its docstring says."""
+    from lucid.training.recipe import Recipe
+
+    arguments = inspect.cleandoc(Recipe.__doc__ or "").partition("Args:")[2].partition("Raises:")[0]
+    yield ("Key", "Default", "Meaning")
+    for field in fields(Recipe):
+        found = re.search(rf"^    {field.name}: (.+(?:\n {{8}}.+)*)", arguments, re.MULTILINE)
+        if found is None or field.default is MISSING:
+            raise LookupError(f"Recipe.{field.name} needs a default and a line in the docstring")
+        yield (f"``{field.name}``", f"``{_toml(field.default)}``", " ".join(found[1].split()))
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f'"{value}"' if isinstance(value, str) else str(value)
+
+
+TABLES: dict[str, Callable[[], Rows]] = {
+    "costs": costs,
+    "memory": memory,
+    "recipe": recipe,
+    "sizes": sizes,
+    "variants": variants,
+}
+
+
+def _use_local_mermaid(app: Sphinx, config: Any) -> None:
+    """Draw charts without a network where Mermaid is installed beside the documentation."""
+    script = Path(app.confdir).parent / MERMAID
+    if script.is_file():
+        config.html_static_path.append(str(script))
+        config.mermaid_use_local = MERMAID.name
+
+
+def _add_mermaid(app: Sphinx, *page: Any) -> None:
+    doctree: nodes.document | None = page[-1]
+    if app.config.mermaid_use_local and doctree and doctree.next_node(mermaid):
+        app.add_js_file(MERMAID.name, priority=FIRST)
+        app.add_js_file(None, body=IMPORT_MAP, type="importmap", priority=FIRST)
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.add_directive("model-chart", ModelChart)
+    app.add_directive("lucid-table", Table)
+    app.connect("config-inited", _use_local_mermaid)
+    app.connect("html-page-context", _add_mermaid)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
