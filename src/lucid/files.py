@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one, and opening only what is a file."""
+"""Writing files so that a reader never sees half of one; opening only what is a file."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+import platformdirs
 
 from lucid.errors import LucidError, OutputError
 
@@ -76,6 +78,15 @@ def check_writable_folder(folder: str | Path, *, needed_bytes: int = 0) -> Path:
             "make room or choose another folder"
         )
     return folder
+
+
+def cache_folder(name: str) -> Path:
+    """The folder for what can be made again: in ``$LUCID_CACHE`` or the user's cache folder.
+
+    It may not exist yet. ``name`` is the kind of content, one folder each.
+    """
+    root = os.environ.get("LUCID_CACHE") or platformdirs.user_cache_dir("lucid", appauthor=False)
+    return Path(root).expanduser() / name
 
 
 def open_file(path: str | Path, *, max_bytes: int, error: type[LucidError]) -> BinaryIO:

@@ -37,6 +37,7 @@ __all__ = [
     "Preprocessing",
     "decode",
     "load",
+    "load_sized",
     "load_squashed",
     "normalise",
     "preprocess",
@@ -139,6 +140,13 @@ def load(source: Source, preprocessing: Preprocessing, *, name: str | None = Non
     Raises:
         ImageError: as ``decode``.
     """
+    return load_sized(source, preprocessing, name=name)[0]
+
+
+def load_sized(
+    source: Source, preprocessing: Preprocessing, *, name: str | None = None
+) -> tuple[Pixels, tuple[int, int]]:
+    """As ``load``, and the upright picture's (width, height) in pixels."""
     picture = decode(
         source,
         name=name,
@@ -146,7 +154,7 @@ def load(source: Source, preprocessing: Preprocessing, *, name: str | None = Non
         decoder=preprocessing.decoder,
         color=preprocessing.color,
     )
-    return preprocess(picture.image, preprocessing, picture.box)
+    return preprocess(picture.image, preprocessing, picture.box), picture.size
 
 
 def load_squashed(
