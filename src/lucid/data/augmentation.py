@@ -2,8 +2,8 @@
 
 Everything that moves pixels (crop, flip, shear, shift, rotation) is one affine map a sample and one
 sampling of the batch; everything that changes colours runs once for all samples that drew it. Each
-sample's draws come from a counter keyed by (seed, epoch, index of the sample), so the result depends
-on neither the batch that a sample is in nor on what ran before.
+sample's draws come from a counter keyed by (seed, epoch, index of the sample), so they depend on
+neither the batch that a sample is in nor on what ran before.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ class Augmentation:
     """What happens to a training image.
 
     Args:
-        crop_area: smallest share of the image's area that a random resized crop keeps, above 0 to 1.
+        crop_area: smallest share of the image's area that a random resized crop keeps.
         flip: mirror half of the images left to right.
         color_jitter: largest relative change of brightness, contrast and saturation, 0 to 1.
         policy: ``"trivial"`` (TrivialAugment), ``"rand"`` (RandAugment) or ``"none"``.
         erasing: probability that a random rectangle is replaced by noise (random erasing).
         mixup: parameter of the Beta distribution of mixup's share; 0 is off.
         cutmix: the same for cutmix; with both, each batch draws one of the two.
-        mix_probability: share of the batches that are mixed at all.
+        mix_share: share of the batches that are mixed at all.
     """
 
     crop_area: float = 0.25
@@ -64,14 +64,14 @@ class Augmentation:
     erasing: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
-    mix_probability: float = 1.0
+    mix_share: float = 1.0
 
 
-def draw(seed: int, epoch: int, indices: NDArray[np.integer]) -> NDArray[np.float64]:
+def draw(seed: int, epoch: int, indices: NDArray[np.integer]) -> NDArray[np.float32]:
     """Uniform numbers in [0, 1), one row a sample, from its index alone: (N, draws)."""
     rows = [
         np.random.Generator(np.random.Philox(key=seed, counter=[0, epoch, int(index), 0])).random(
-            _DRAWS
+            _DRAWS, dtype=np.float32
         )
         for index in indices
     ]
@@ -90,12 +90,12 @@ def augment(
     Args:
         pixels: uint8 (N, S, S, C).
         sizes: float (N, 2), width and height of each image before it was squashed.
-        draws: float64 (N, draws) of ``draw``, on the device of ``pixels``.
+        draws: float32 (N, draws) of ``draw``, on the device of ``pixels``.
         resolution: side of the result in pixels.
     Returns:
         float32 (N, C, resolution, resolution), 0 to 1.
     """
-    column = iter(draws.to(torch.float32).T)
+    column = iter(draws.T)
     maps = _crop_map(sizes, augmentation, [next(column) for _ in range(5)])
     colours: list[tuple[Tensor, Tensor]] = []
     for _ in range(_OPERATIONS_A_SAMPLE[augmentation.policy]):
@@ -114,7 +114,7 @@ def augment(
         jitter = torch.stack([next(column) for _ in range(3)])
         colour.jitter(images, (jitter * 2 - 1) * augmentation.color_jitter)
     if augmentation.erasing:
-        _erase(images, draws[:, -6:].to(torch.float32).T, augmentation.erasing)
+        _erase(images, draws[:, -6:].T, augmentation.erasing)
     return images
 
 
@@ -131,7 +131,7 @@ def mix(
         generator: of this batch.
     """
     kinds = [name for name in ("mixup", "cutmix") if getattr(augmentation, name)]
-    if not kinds or generator.random() >= augmentation.mix_probability:
+    if not kinds or generator.random() >= augmentation.mix_share:
         return images, targets
     kind = kinds[generator.integers(len(kinds))]
     alpha = getattr(augmentation, kind)

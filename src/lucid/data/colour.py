@@ -35,7 +35,7 @@ def apply(images: Tensor, operation: Tensor, magnitude: Tensor) -> None:
 
 
 def jitter(images: Tensor, changes: Tensor) -> None:
-    """Change brightness, contrast and saturation of every sample by ``changes`` (3, N), in place."""
+    """Change brightness, contrast and saturation of each sample by ``changes`` (3, N)."""
     for function, change in zip((_brightness, _contrast, _color), changes, strict=True):
         images.copy_(function(images, change.view(-1, 1, 1, 1) / _LARGEST_CHANGE).clamp_(0, 1))
 

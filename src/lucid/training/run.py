@@ -1,0 +1,283 @@
+"""One run: from DATA to a folder with a checkpoint, its log, its curves and its state."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lucid import __version__
+from lucid.checkpoint import JSON, Checkpoint, write_checkpoint
+from lucid.data.loader import Batches
+from lucid.errors import ConfigError, DivergenceError, TrainingError
+from lucid.evaluation import plots
+from lucid.files import atomic_path, check_writable_folder, write_text
+from lucid.models import MobileNet
+from lucid.training.logs import RunLog
+from lucid.training.loop import Trainer
+from lucid.training.optimization import initialise
+from lucid.training.plan import Plan, RecipeSource, Request
+from lucid.training.preparation import TrainingData, prepare
+from lucid.training.progress import EpochRow, Interrupted, Progress
+from lucid.training.state import Position, read_settings, restore_state, save_state
+
+CHECKPOINT = "model.safetensors"
+STATE = "state.safetensors"
+
+# A run's room on disk: the state (weights, average, two moments of the optimizer) and the
+# checkpoint, each old and new at once; and log, events, curves and lists of files.
+_COPIES_OF_WEIGHTS = 10
+_BYTES_BESIDE_WEIGHTS = 32_000_000
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a run gave.
+
+    Attributes:
+        folder: of the run.
+        checkpoint: path of model.safetensors.
+        rows: one for each epoch.
+        top1: of the kept weights on the validation images, 0 to 1.
+    """
+
+    folder: Path
+    checkpoint: Path
+    rows: tuple[EpochRow, ...]
+    top1: float
+
+
+def train(
+    data: str | Path,
+    *,
+    width: float | None = None,
+    resolution: int | None = None,
+    epochs: int | None = None,
+    weights: str | Path | None = None,
+    out: str | Path | None = None,
+    recipe: RecipeSource | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> TrainingResult:
+    """Train a MobileNet on labelled photos.
+
+    Args:
+        data: a folder of class folders, a manifest or an archive; see ``lucid.data.open_data``.
+        width: width multiplier; that of ``weights``, else 0.25.
+        resolution: input side in pixels; that of ``weights``, else 128.
+        epochs: in place of the recipe's.
+        weights: checkpoint to start from; its classifier is kept where the class names agree.
+        out: folder of the run, made when missing; ``runs/DATA-WIDTH-RESOLUTION`` by default.
+        recipe: a Recipe, its keys, or a TOML file that sets some of them.
+        resume: go on with the run in ``out``, with the settings that it has.
+        device: ``"auto"`` (a GPU that PyTorch can use, else the CPU) or PyTorch's name of one.
+        progress: is told what happens.
+    Raises:
+        ConfigError: an argument is out of range, or differs from the run resumed.
+        DataError: the data can't be used.
+        CheckpointError: ``weights`` can't be read.
+        OutputError: ``out`` can't be written or is too small.
+        TrainingError: ``out`` holds a run already, or none to resume.
+        DivergenceError: the loss is no longer finite; the last good checkpoint is kept.
+        Interrupted: after Ctrl-C, once the state is saved; a KeyboardInterrupt.
+    """
+    progress = progress or Progress()
+    where = _device(device)
+    request = Request(width, resolution, epochs, weights, recipe)
+    start = None
+    if resume:
+        if out is None:
+            raise ConfigError("resume needs out, the folder of the run to go on with")
+        folder = Path(out)
+        settings, position = read_settings(folder / STATE)
+        plan = Plan.from_dict(settings["plan"])
+        request.check_agrees(plan)
+    else:
+        plan, start = request.plan()
+        folder = Path(out) if out is not None else _default_folder(data, plan)
+        settings, position = {}, Position()
+        if (folder / STATE).exists() or (folder / CHECKPOINT).exists():
+            raise TrainingError(
+                f"{folder}: there is a run in this folder already; "
+                "continue it with --resume or choose another --out"
+            )
+    check_writable_folder(folder, needed_bytes=_needed_bytes(plan))
+    prepared = prepare(data, plan, progress)
+    if resume and settings["data"] != prepared.fingerprint:
+        raise TrainingError(
+            f"{data}: the pictures are not those that the run in {folder} began with; "
+            "bring them back, or start another run with another --out"
+        )
+    return _Run(folder, plan, prepared, where, progress).execute(position, start, resume=resume)
+
+
+@dataclass
+class _Run:
+    """A folder and what is trained in it."""
+
+    folder: Path
+    plan: Plan
+    data: TrainingData
+    device: torch.device
+    progress: Progress
+
+    def execute(
+        self, position: Position, start: Checkpoint | None, *, resume: bool
+    ) -> TrainingResult:
+        self._write_inputs()
+        # Each run's first weights depend on its seed alone.
+        torch.manual_seed(self.plan.recipe.seed)
+        model = self._model(start).to(self.device)
+        with RunLog(self.folder, epochs_done=position.epoch) as log:
+            trainer = self._trainer(model, position, log)
+            if resume:
+                restore_state(self.folder / STATE, _modules(trainer), trainer.optimizer)
+            try:
+                trainer.run()
+            except DivergenceError as error:
+                raise DivergenceError(f"{error}; {self._last_good()}") from error
+            except Interrupted as stopped:
+                hint = f"go on with --resume --out {self.folder}"
+                raise Interrupted(f"{stopped}; {hint}") from stopped
+            finally:
+                self._draw(position.rows)
+        return TrainingResult(
+            folder=self.folder,
+            checkpoint=self.folder / CHECKPOINT,
+            rows=tuple(position.rows),
+            top1=position.rows[position.kept_epoch - 1].validation_top1,
+        )
+
+    def _model(self, start: Checkpoint | None) -> MobileNet:
+        names = self.data.class_names
+        if start is None:
+            model = MobileNet.from_arguments(self.plan.arguments(len(names)))
+            initialise(model)
+            return model
+        model = MobileNet.from_arguments(self.plan.arguments(start.arguments.num_classes))
+        tensors = {name: torch.tensor(array) for name, array in start.tensors.items()}
+        model.load_state_dict(tensors)
+        return model if start.class_names == names else model.replace_classifier(len(names))
+
+    def _trainer(self, model: MobileNet, position: Position, log: RunLog) -> Trainer:
+        recipe, data = self.plan.recipe, self.data
+        counts = np.bincount(data.train_labels, minlength=len(data.class_names))
+        frequency = len(data.train_labels) / (len(counts) * np.maximum(counts, 1))  # (classes,)
+        batches = Batches(
+            images=data.train_images,
+            labels=data.train_labels,
+            num_classes=len(data.class_names),
+            batch_size=min(recipe.batch_size, len(data.train_labels)),
+            resolution=data.train_resolution,
+            augmentation=recipe.augmentation,
+            seed=recipe.seed,
+            weights=frequency[data.train_labels] if recipe.balance == "sampling" else None,
+            device=self.device,
+        )
+
+        def save() -> None:
+            settings = {"plan": self.plan.to_dict(), "data": data.fingerprint}
+            modules = _modules(trainer)
+            save_state(self.folder / STATE, settings, position, modules, trainer.optimizer)
+
+        def finish_epoch(row: EpochRow, kept: MobileNet | None) -> None:
+            if kept is not None:
+                self._keep(kept, row)
+            log.write(position.rows)
+            save()
+
+        trainer = Trainer(
+            model=model,
+            recipe=recipe,
+            batches=batches,
+            validation=data.validation_images,
+            validation_labels=data.validation_labels,
+            preprocessing=self.plan.preprocessing,
+            save=save,
+            finish_epoch=finish_epoch,
+            class_weights=(
+                torch.tensor(frequency, dtype=torch.float32, device=self.device)
+                if recipe.balance == "loss"
+                else None
+            ),
+            has_pretrained_backbone=self.plan.weights is not None,
+            progress=self.progress,
+            position=position,
+        )
+        return trainer
+
+    def _keep(self, model: MobileNet, row: EpochRow) -> None:
+        tensors = {
+            name: tensor.detach().cpu().contiguous().numpy()
+            for name, tensor in model.state_dict().items()
+        }
+        provenance: dict[str, JSON] = {
+            "lucid": __version__,
+            "epoch": row.epoch,
+            "recipe": self.plan.recipe.to_dict(),
+            "validation": list[JSON](self.data.validation_names),
+            "weights": self.plan.weights,
+        }
+        metrics = {
+            "validation_top1": row.validation_top1,
+            "validation_loss": row.validation_loss,
+            "validation_images": float(len(self.data.validation_labels)),
+        }
+        checkpoint = Checkpoint(
+            arguments=model.arguments,
+            class_names=self.data.class_names,
+            preprocessing=self.plan.preprocessing,
+            tensors=tensors,
+            metrics=metrics,
+            provenance=provenance,
+        )
+        write_checkpoint(self.folder / CHECKPOINT, checkpoint)
+
+    def _write_inputs(self) -> None:
+        write_text(self.folder / "recipe.toml", self.plan.recipe.to_toml())
+        write_text(self.folder / "split.json", json.dumps(self.data.split, indent=1))
+        write_text(self.folder / "audit.json", self.data.audit_json)
+
+    def _draw(self, rows: Sequence[EpochRow]) -> None:
+        if rows:
+            figure = plots.curves([row.to_dict() for row in rows])
+            with atomic_path(self.folder / "curves.png") as path:
+                figure.savefig(path, dpi=150)
+
+    def _last_good(self) -> str:
+        path = self.folder / CHECKPOINT
+        return f"the last good checkpoint is {path}" if path.exists() else "no epoch was finished"
+
+
+def _modules(trainer: Trainer) -> dict[str, torch.nn.Module]:
+    return {"model": trainer.model, "average": trainer.average}
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"device {name!r} can't be used here ({reason}); try 'cpu'") from error
+    return device
+
+
+def _default_folder(data: str | Path, plan: Plan) -> Path:
+    stem = Path(data).resolve().name.split(".")[0] or "data"
+    width, side = plan.model["width_multiplier"], plan.preprocessing.resolution
+    return Path("runs") / f"{stem}-{width:g}-{side}"
+
+
+def _needed_bytes(plan: Plan) -> int:
+    with torch.device("meta"):
+        model = MobileNet.from_arguments(plan.arguments(1))
+    weights = sum(int(tensor.nbytes) for tensor in model.state_dict().values())
+    return weights * _COPIES_OF_WEIGHTS + _BYTES_BESIDE_WEIGHTS
