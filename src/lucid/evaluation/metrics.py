@@ -111,6 +111,19 @@ class Metrics:
         """How many images were measured."""
         return self.top1.total
 
+    def worst_classes(self) -> list[ClassMetrics]:
+        """The classes that stand in the data or were predicted, the lowest F1 first."""
+        counted = [one for one in self.classes if one.f1 is not None]
+        return sorted(counted, key=lambda one: one.f1 or 0)
+
+    def confused_pairs(self) -> list[tuple[int, int, int]]:
+        """(true class, predicted class, images) of all confusions, the most frequent first."""
+        wrong = self.confusion.copy()
+        np.fill_diagonal(wrong, 0)
+        order = np.argsort(-wrong, axis=None, kind="stable")[: np.count_nonzero(wrong)]
+        pairs = np.column_stack(np.unravel_index(order, wrong.shape))
+        return [(int(row), int(column), int(wrong[row, column])) for row, column in pairs]
+
     def to_json(self) -> dict[str, Any]:
         """The metrics as JSON values; ``confusion`` is a list of rows."""
         values = asdict(self) | {"images": self.images, "confusion": self.confusion.tolist()}
@@ -137,20 +150,19 @@ def classification_metrics(
     """
     _check(probabilities, labels, len(class_names))
     count, classes = probabilities.shape
-    ranking = _ranking(probabilities)
-    hits = ranking == labels[:, np.newaxis]
+    predictions = probabilities.argmax(axis=1)  # the first of equals
     top5_classes = min(5, classes)
-    bins, error = _calibration(probabilities.max(axis=1), hits[:, 0])
-    per_class = _per_class(labels, ranking[:, 0], class_names)
+    bins, error = _calibration(probabilities.max(axis=1), predictions == labels)
+    per_class = _per_class(labels, predictions, class_names)
     return Metrics(
-        top1=Share.of(int(hits[:, 0].sum()), count),
-        top5=Share.of(int(hits[:, :top5_classes].sum()), count),
+        top1=Share.of(int((predictions == labels).sum()), count),
+        top5=Share.of(int((_ranks(probabilities, labels) < top5_classes).sum()), count),
         top5_classes=top5_classes,
         macro_f1=float(np.mean([one.f1 for one in per_class if one.support])),
         calibration_error=error,
         calibration=bins,
         classes=per_class,
-        confusion=_confusion(labels, ranking[:, 0], classes),
+        confusion=_confusion(labels, predictions, classes),
     )
 
 
@@ -158,14 +170,18 @@ def worst_mistakes(
     probabilities: Probabilities, labels: Labels, count: int
 ) -> NDArray[np.integer[Any]]:
     """Indices of at most ``count`` wrong predictions, the least probable right class first."""
-    wrong = np.flatnonzero(_ranking(probabilities)[:, 0] != labels)
+    wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
     order = np.argsort(probabilities[wrong, labels[wrong]], kind="stable")
     return wrong[order[:count]]
 
 
-def _ranking(probabilities: Probabilities) -> Labels:
-    """Classes of each image, the most probable first: int (N, K)."""
-    return np.argsort(-probabilities, axis=1, kind="stable")
+def _ranks(probabilities: Probabilities, labels: Labels) -> Labels:
+    """How many classes come before the right one, for each image: int (N,)."""
+    right = np.take_along_axis(probabilities, labels[:, np.newaxis], axis=1)  # (N, 1)
+    earlier = np.arange(probabilities.shape[1]) < labels[:, np.newaxis]  # (N, K)
+    before = (probabilities > right) | ((probabilities == right) & earlier)
+    ranks: Labels = before.sum(axis=1)
+    return ranks
 
 
 def _per_class(

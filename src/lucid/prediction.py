@@ -1,0 +1,280 @@
+"""From a checkpoint file to labels and probabilities for photos."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import count, islice
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from lucid import images
+from lucid.checkpoint import Checkpoint, read_checkpoint
+from lucid.errors import ConfigError, ImageError, ShapeError
+from lucid.images import Preprocessing
+from lucid.models import MobileNet  # before torch: it says what to install when that is missing
+
+import torch  # isort: skip
+
+__all__ = ["Classified", "Classifier", "Prediction", "load", "softmax"]
+
+Source = str | Path | bytes | BinaryIO | Image.Image | NDArray[np.uint8]
+
+# Large enough to keep every core busy, small enough that a batch at 224 pixels takes well under a
+# second; its size does not change results beyond float32 rounding.
+BATCH = 32
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a classifier says of one image, or why it can't say anything.
+
+    ``labels`` holds (class name, probability), the most probable first; it is empty where ``error``
+    says why the image could not be read.
+    """
+
+    source: str
+    labels: tuple[tuple[str, float], ...]
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Classified:
+    """One image on its way through a classifier: what the network saw and what it answered.
+
+    ``pixels`` are uint8 (resolution, resolution, C) and ``logits`` float32 (K,), both empty where
+    ``error`` says why the image could not be read.
+    """
+
+    source: str
+    pixels: NDArray[np.uint8]
+    logits: NDArray[np.float32]
+    error: str | None = None
+
+
+def load(path: str | Path) -> Classifier:
+    """Read a checkpoint and make it ready to predict; no code runs from the file.
+
+    Raises:
+        CheckpointError: the file is missing, truncated, foreign or inconsistent.
+    """
+    checkpoint = read_checkpoint(path)
+    # On the meta device nothing is allocated or initialised, and no random number is drawn.
+    with torch.device("meta"):
+        model = MobileNet.from_arguments(checkpoint.arguments)
+    # Copied, since the reader's arrays may share the file's memory.
+    tensors = {name: torch.tensor(array) for name, array in checkpoint.tensors.items()}
+    model.load_state_dict(tensors, assign=True)
+    return Classifier(model, checkpoint.class_names, checkpoint.preprocessing, checkpoint)
+
+
+class Classifier:
+    """A model together with its class names and its preprocessing.
+
+    Args:
+        model: put into evaluation mode; runs on the device where it is.
+        class_names: one for each of the model's classes.
+        preprocessing: what is done to a picture before the model sees it.
+        checkpoint: the file's content, where the model came from one.
+    Raises:
+        ConfigError: the number of class names is not the model's number of classes, or the
+            preprocessing gives another number of channels than the model takes.
+    """
+
+    def __init__(
+        self,
+        model: MobileNet,
+        class_names: Iterable[str],
+        preprocessing: Preprocessing,
+        checkpoint: Checkpoint | None = None,
+    ) -> None:
+        self.model = model.eval()
+        self.class_names = tuple(class_names)
+        self.preprocessing = preprocessing
+        self.checkpoint = checkpoint
+        arguments = model.arguments
+        if len(self.class_names) != arguments.num_classes:
+            raise ConfigError(
+                f"the model has {arguments.num_classes} classes, got {len(self.class_names)} names"
+            )
+        if preprocessing.channels != arguments.in_channels:
+            raise ConfigError(
+                f"the model takes {arguments.in_channels} channels, "
+                f"{preprocessing.color} pictures have {preprocessing.channels}"
+            )
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Logits of images that have the model's resolution already.
+
+        uint8 (N, resolution, resolution, C) or one image without N -> float32 (N, K).
+
+        Raises:
+            ShapeError: another shape or dtype.
+        """
+        pixels = self._checked(pixels)
+        logits = np.empty((len(pixels), len(self.class_names)), np.float32)
+        with torch.inference_mode():
+            for start in range(0, len(pixels), BATCH):
+                part = slice(start, start + BATCH)
+                logits[part] = self.model(self._input(pixels[part])).float().cpu().numpy()
+        return logits
+
+    def predict(self, sources: Iterable[Source], top: int = 5) -> list[Prediction]:
+        """The most probable classes of each image, in the order of the images.
+
+        Args:
+            sources: paths, bytes or binary streams of image files, or upright Pillow images and
+                uint8 arrays (H, W), (H, W, 1) or (H, W, 3) of any size.
+            top: labels per image, at least 1; all classes where there are fewer.
+        Returns:
+            One for each source; a picture that can't be read gets one with its ``error``.
+        Raises:
+            ConfigError: ``top`` is below 1, or ``sources`` is no list of images.
+            ShapeError: an array is no image.
+        """
+        if top < 1:
+            raise ConfigError(f"top must be at least 1, got {top}")
+        return [self.prediction(one, top) for one in self.classify(sources)]
+
+    def classify(self, sources: Iterable[Source]) -> Iterator[Classified]:
+        """Pixels and logits of each image, in the order of the images.
+
+        Pictures are decoded in threads, ahead of the model, and only a few batches of them are in
+        memory at a time; sources are as in ``predict``.
+        """
+        if isinstance(sources, str | Path | bytes | Image.Image):
+            raise ConfigError("classify and predict take a list of images; put the image into one")
+        decoded = _map_ahead(self._decode, zip(count(1), sources, strict=False), ahead=2 * BATCH)
+        while batch := list(islice(decoded, BATCH)):
+            readable = [one.pixels for one in batch if one.error is None]
+            logits = iter(self(np.stack(readable)) if readable else ())
+            for one in batch:
+                if one.error is None:
+                    yield Classified(one.source, one.pixels, next(logits))
+                else:
+                    yield one
+
+    def prediction(self, one: Classified, top: int) -> Prediction:
+        """The ``top`` most probable classes of one answer of ``classify``."""
+        if one.error is not None:
+            return Prediction(one.source, (), one.error)
+        probabilities = softmax(one.logits)
+        # Stable, so that equally probable classes come in their own order.
+        best = np.argsort(-probabilities, kind="stable")[:top]
+        labels = tuple((self.class_names[k], float(probabilities[k])) for k in best)
+        return Prediction(one.source, labels)
+
+    def class_activation_map(
+        self, pixels: NDArray[np.uint8], classes: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """Where in each image the evidence for a class is (Zhou et al. 2016, arXiv:1512.04150).
+
+        Exact for this architecture, since only an average pool and one linear layer follow the last
+        convolution: the mean of a map plus the classifier's bias is the logit.
+
+        Args:
+            pixels: uint8 (N, resolution, resolution, C).
+            classes: int (N,), the class to explain in each image.
+        Returns:
+            float32 (N, h, w), one value for each cell of the last feature map.
+        Raises:
+            ShapeError: another shape or dtype.
+        """
+        pixels = self._checked(pixels)
+        weights = self.model.fc.weight[torch.as_tensor(classes)]  # (N, channels)
+        if weights.ndim != 2 or len(weights) != len(pixels):
+            raise ShapeError(
+                f"class_activation_map expects one class for each of {len(pixels)} images, "
+                f"got {np.shape(classes)}"
+            )
+        with torch.inference_mode():
+            features = list(self.model.features(self._input(pixels)).values())[-1]  # (N, c, h, w)
+            maps = torch.einsum("nchw,nc->nhw", features, weights)
+        found: NDArray[np.float32] = maps.float().cpu().numpy()
+        return found
+
+    def _input(self, pixels: NDArray[np.uint8]) -> torch.Tensor:
+        """uint8 (N, H, W, C) -> float32 (N, C, H, W), normalised, on the model's device."""
+        normalised = images.normalise(pixels, self.preprocessing)
+        return torch.from_numpy(normalised).to(self.model.fc.weight)
+
+    def _checked(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        side, channels = self.preprocessing.resolution, self.preprocessing.channels
+        batch = pixels[np.newaxis] if pixels.ndim == 3 else pixels
+        if batch.ndim == 4 and batch.shape[1:] == (side, side, channels):
+            if batch.dtype == np.uint8:
+                return batch
+            hint = "; give the pixels as they are, 0 to 255, not normalised"
+        elif batch.ndim == 4 and batch.shape[1:] == (channels, side, side):
+            hint = "; channels come first: transpose to (N, H, W, C)"
+        else:
+            hint = "; predict() resizes pictures of any size"
+        raise ShapeError(
+            f"the classifier expects uint8 images (N, {side}, {side}, {channels}), "
+            f"got {pixels.dtype} {pixels.shape}{hint}"
+        )
+
+    def _decode(self, numbered: tuple[int, Source]) -> Classified:
+        number, source = numbered
+        name = source if isinstance(source, str | Path) else getattr(source, "name", None)
+        name = str(name or f"image {number}")
+        nothing = np.empty(0, np.float32)
+        try:
+            return Classified(name, self._read(source, name), nothing)
+        except ImageError as error:
+            return Classified(name, np.empty(0, np.uint8), nothing, str(error))
+
+    def _read(self, source: Source, name: str) -> NDArray[np.uint8]:
+        if isinstance(source, np.ndarray):
+            source = _picture(source)
+        if not isinstance(source, Image.Image):
+            return images.load(source, self.preprocessing, name=name)
+        try:
+            source.load()
+        except OSError as error:  # Pillow opens lazily: damage shows here
+            raise ImageError(f"{name}: damaged or truncated ({error})") from error
+        return images.preprocess(source, self.preprocessing)
+
+
+def _picture(pixels: NDArray[np.uint8]) -> Image.Image:
+    is_image = pixels.ndim in (2, 3) and pixels.shape[2:] in ((), (1,), (3,)) and pixels.size
+    if pixels.dtype != np.uint8 or not is_image:
+        raise ShapeError(
+            f"an image must be uint8 (H, W), (H, W, 1) or (H, W, 3), "
+            f"got {pixels.dtype} {pixels.shape}"
+        )
+    return Image.fromarray(pixels[:, :, 0] if pixels.shape[2:] == (1,) else pixels)
+
+
+def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Probabilities of logits (..., K); float64, so that they sum to 1 to the last digit shown."""
+    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    exponentials = np.exp(shifted)
+    probabilities: NDArray[np.float64] = exponentials / exponentials.sum(axis=-1, keepdims=True)
+    return probabilities
+
+
+def _map_ahead(function: Callable[[_T], _R], items: Iterable[_T], *, ahead: int) -> Iterator[_R]:
+    """``map`` in threads, at most ``ahead`` items before the consumer; in order."""
+    waiting: deque[Future[_R]] = deque()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
