@@ -7,15 +7,14 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from docutils import nodes
-from docutils.parsers.rst import directives
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 from sphinxcontrib.mermaid import Mermaid, mermaid
 
-from lucid.architecture import MobileNetArguments
+from lucid.architecture import MobileNetArguments, tensor_shapes
 from lucid.network import Totals, layers, totals
 
 Rows = Iterable[Sequence[str]]
@@ -39,18 +38,12 @@ class ModelChart(Mermaid):
     has_content = False
     required_arguments = 1
     optional_arguments = 0
-    option_spec: ClassVar[dict[str, Any]] = {**Mermaid.option_spec, "full": directives.flag}
 
     def get_mm_code(self) -> str:
         from lucid.models import MobileNet
         from lucid.visual import build_module_mermaid_chart
 
-        return build_module_mermaid_chart(
-            MobileNet(float(self.arguments[0])),
-            (1, 3, 224, 224),
-            collapse="full" not in self.options,
-            costs="full" in self.options,
-        )
+        return build_module_mermaid_chart(MobileNet(float(self.arguments[0])), (1, 3, 224, 224))
 
 
 class Table(SphinxDirective):
@@ -89,6 +82,25 @@ def variants() -> Rows:
         )
 
 
+def every_layer() -> Rows:
+    """The layers of MobileNet(1.0) for one 224x224 image."""
+    yield ("Layer", "Kind", "Kernel", "Stride", "Output", "Parameters", "Multiply-adds")
+    for layer in layers(MobileNetArguments(1.0), 224, 224):
+        yield (
+            f"``{layer.name}``",
+            layer.kind,
+            _product(layer.kernel),
+            str(layer.stride),
+            _product(layer.output_shape),
+            f"{layer.parameters:,}",
+            f"{layer.multiply_adds:,}",
+        )
+
+
+def _product(sizes: Iterable[int]) -> str:
+    return "x".join(str(size) for size in sizes)
+
+
 def costs() -> Rows:
     """Million multiply-adds of one image, by width and resolution."""
     yield ("Width multiplier", *(f"{side}x{side}" for side in RESOLUTIONS))
@@ -113,6 +125,15 @@ def sizes() -> Rows:
         yield (f"{width}", f"{count:,}", f"{4 * count / 1e6:.2f} MB", f"{count / 1e6:.2f} MB")
 
 
+def tensors() -> Rows:
+    """Tensors of a small model, one of each kind."""
+    yield ("Name", "Shape")
+    shapes = tensor_shapes(MobileNetArguments(0.25, num_classes=5))
+    for name, shape in shapes.items():
+        if name.startswith(("conv1.", "conv2.depthwise", "conv3.0.pointwise.0", "fc.")):
+            yield (f"``{name}``", _product(shape) or "one number")
+
+
 def recipe() -> Rows:
     """Every key of a recipe with its default and what its docstring says."""
     from lucid.training.recipe import Recipe
@@ -134,9 +155,11 @@ def _toml(value: object) -> str:
 
 TABLES: dict[str, Callable[[], Rows]] = {
     "costs": costs,
+    "layers": every_layer,
     "memory": memory,
     "recipe": recipe,
     "sizes": sizes,
+    "tensors": tensors,
     "variants": variants,
 }
 
