@@ -162,11 +162,14 @@ def _crop_map(sizes: Tensor, augmentation: Augmentation, draws: list[Tensor]) ->
     """
     area, ratio, x, y, mirror = draws
     width, height = sizes.to(torch.float32).T
+    area = augmentation.crop_area + area * (1 - augmentation.crop_area)
     low, high = map(math.log, _CROP_RATIO)
-    ratio = torch.exp(low + ratio * (high - low))
-    pixels = width * height * (augmentation.crop_area + area * (1 - augmentation.crop_area))
-    share_x = (torch.sqrt(pixels * ratio) / width).clamp(max=1)
-    share_y = (torch.sqrt(pixels / ratio) / height).clamp(max=1)
+    # Relative to the image's own ratio; bounded so that the crop fits and keeps its area. The
+    # source draws again instead, and falls back to a centred crop.
+    ratio = torch.exp(low + ratio * (high - low)) * height / width
+    ratio = ratio.clamp(min=area, max=1 / area)
+    share_x = torch.sqrt(area * ratio).clamp(max=1)
+    share_y = torch.sqrt(area / ratio).clamp(max=1)
     direction = torch.where(mirror < 0.5, -1.0, 1.0) if augmentation.flip else 1.0
 
     maps = torch.zeros(len(sizes), 3, 3, device=sizes.device)

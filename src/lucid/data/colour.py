@@ -96,13 +96,13 @@ def _equalize(images: Tensor, magnitude: Tensor) -> Tensor:
     """Each channel's grey levels spread by their cumulative histogram."""
     del magnitude
     count, channels, height, width = images.shape
-    levels = (images * 255).round().long().view(count * channels, -1)  # (N*C, H*W)
+    levels = (images * 255).round().long().reshape(count * channels, -1)  # (N*C, H*W)
     plane = torch.arange(count * channels, device=images.device).unsqueeze(1) * 256
     histogram = torch.bincount((levels + plane).flatten(), minlength=count * channels * 256)
-    cumulative = histogram.view(-1, 256).cumsum(1).to(torch.float32)
+    histogram = histogram.view(-1, 256).to(torch.float32)
+    below = histogram.cumsum(1) - histogram
     # The darkest level present becomes black, the brightest white.
-    darkest = cumulative.gather(1, levels.amin(1, keepdim=True))
-    table = (cumulative - darkest) / (height * width - darkest).clamp(min=1)
+    table = below / below.gather(1, levels.amax(1, keepdim=True)).clamp(min=1)
     return table.gather(1, levels).view(count, channels, height, width)
 
 
