@@ -25,11 +25,9 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple, cast
 
-import platformdirs
-
 from lucid.data.samples import is_litter
 from lucid.errors import DataError, LucidError, OutputError
-from lucid.files import check_writable_folder
+from lucid.files import cache_folder, check_writable_folder
 
 MAX_ENTRIES = 2_000_000
 MAX_BYTES = 1024**4
@@ -80,7 +78,7 @@ def extract(archive: Path) -> Path:
             paths that lead out of it.
         OutputError: the cache folder can't be written.
     """
-    parent = Path(platformdirs.user_cache_dir("lucid", appauthor=False)) / "archives"
+    parent = cache_folder("archives")
     folder = parent / _content_hash(archive)
     if folder.is_dir():
         return folder

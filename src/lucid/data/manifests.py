@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lucid.data.samples import SPLIT_NAMES, Record, SplitName, clean_class_name
 from lucid.errors import DataError, suggest
+from lucid.files import open_file
 
 MANIFEST_SUFFIXES = frozenset({".csv", ".tsv", ".jsonl", ".ndjson"})
 MAX_MANIFEST_BYTES = 1024**3
@@ -107,15 +108,8 @@ def _read_rows(path: Path) -> Iterator[_Row]:
 
 
 def _read_text(path: Path) -> str:
-    try:
-        size = path.stat().st_size
-        if size > MAX_MANIFEST_BYTES:
-            raise DataError(
-                f"{path}: a manifest has at most {MAX_MANIFEST_BYTES:,} bytes, this has {size:,}"
-            )
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: can't be read ({error.strerror})") from error
+    with open_file(path, max_bytes=MAX_MANIFEST_BYTES, error=DataError) as file:
+        content = file.read()
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
