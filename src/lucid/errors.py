@@ -9,6 +9,7 @@ The tree::
     │   └── ImageError                      one image can't be read
     ├── CheckpointError                     a checkpoint is truncated, foreign or inconsistent
     ├── OutputError                         a place to write to is missing, full or read-only
+    ├── RenderError                         a browser or Mermaid can't draw a chart
     ├── TrainingError                       training can't go on
     │   └── DivergenceError                 the loss is no longer finite
     └── MissingDependencyError (ImportError)  an optional extra is not installed
@@ -48,6 +49,10 @@ class CheckpointError(LucidError):
 
 class OutputError(LucidError):
     """A place to write to is missing, full or read-only."""
+
+
+class RenderError(LucidError):
+    """A browser or Mermaid can't draw a chart."""
 
 
 class TrainingError(LucidError):
