@@ -1,0 +1,83 @@
+"""What tests of models share: valid arguments, statistics that make outputs depend on the input."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+
+import pytest
+import torch
+from hypothesis import strategies as st
+from torch import nn
+
+from lucid.architecture import (
+    ACTIVATIONS,
+    CHANNEL_ROUNDINGS,
+    PADDINGS,
+    MobileNetArguments,
+)
+
+# Small enough to build and run in milliseconds.
+valid_arguments = st.builds(
+    MobileNetArguments,
+    width_multiplier=st.floats(1 / 32, 0.5),
+    num_classes=st.integers(1, 20),
+    last_stride=st.integers(1, 2),
+    activation=st.sampled_from(ACTIVATIONS),
+    padding=st.sampled_from(PADDINGS),
+    channel_rounding=st.sampled_from(CHANNEL_ROUNDINGS),
+    in_channels=st.integers(1, 5),
+    batch_norm_epsilon=st.floats(1e-6, 1.0),
+    dropout=st.floats(0.0, 0.9),
+)
+
+
+def settle_batch_norm(model: nn.Module, images: torch.Tensor, *, seed: int = 0) -> nn.Module:
+    """Give every batch norm a random scale and shift and the statistics of ``images``.
+
+    With the default statistics an untrained model gives almost the same logits for every image, so
+    that a comparison would pass whatever its convolutions compute. Returns the model in eval mode.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    with torch.no_grad():
+        for norm in norms:
+            size = norm.weight.shape
+            norm.weight.copy_(torch.empty(size).uniform_(0.5, 1.5, generator=generator))
+            norm.bias.copy_(torch.empty(size).uniform_(-0.5, 0.5, generator=generator))
+            norm.momentum = 1.0
+        model.train()(images)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    return model.eval()
+
+
+def difference(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """The largest difference, as a share of the largest magnitude in ``expected``."""
+    assert found.shape == expected.shape
+    assert found.dtype == expected.dtype
+    return float((found - expected).abs().max() / expected.abs().max())
+
+
+@torch.no_grad()
+def assert_sensitive(model: nn.Module, images: torch.Tensor, filters: nn.Parameter) -> None:
+    """Prove that logits tell images apart and notice one flipped filter of an early layer."""
+    logits = model(images)
+    logits = getattr(logits, "logits", logits)
+    assert difference(logits[:1], logits[1:2]) > 0.01, "different images have the same logits"
+    filters[0].neg_()
+    flipped = model(images)
+    filters[0].neg_()
+    flipped = getattr(flipped, "logits", flipped)
+    assert difference(flipped, logits) > 0.01, "a flipped filter does not change the logits"
+
+
+def import_reference(name: str) -> ModuleType:
+    """timm or transformers, or a skip that names it.
+
+    Both import torchvision, whose compiled operators don't fit the CPU build of torch; only its
+    declarations of their shapes fail, and no test needs those.
+    """
+    sys.modules.setdefault("torchvision._meta_registrations", ModuleType("empty"))
+    return pytest.importorskip(name)
