@@ -38,6 +38,8 @@ th { font-weight: 600; }
 .card strong { display: block; font-size: 1.5rem; line-height: 1.3; }
 .pictures { display: grid; gap: 1rem;
   grid-template-columns: repeat(auto-fill, minmax(17rem, 1fr)); }
+.beside { display: flex; flex-wrap: wrap; gap: 1rem 2.5rem; align-items: flex-start; }
+.beside > * { max-width: 100%; }
 .pair { display: grid; gap: .25rem; grid-template-columns: 1fr 1fr; margin-bottom: .35rem; }
 figure { margin: 0; }
 figcaption { font-size: .875rem; }

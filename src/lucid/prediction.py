@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from io import IOBase
 from itertools import count, islice
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -150,10 +151,9 @@ class Classifier:
         """Pixels and logits of each image, in the order of the images.
 
         Pictures are decoded in threads, ahead of the model, and only a few batches of them are in
-        memory at a time; sources are as in ``predict``.
+        memory at a time; sources and errors are as in ``predict``.
         """
-        if isinstance(sources, str | Path | bytes | Image.Image):
-            raise ConfigError("classify and predict take a list of images; put the image into one")
+        _check_several(sources)
         decoded = _map_ahead(self._decode, zip(count(1), sources, strict=False), ahead=2 * BATCH)
         while batch := list(islice(decoded, BATCH)):
             readable = [one.pixels for one in batch if one.error is None]
@@ -191,13 +191,13 @@ class Classifier:
             ShapeError: another shape or dtype.
         """
         pixels = self._checked(pixels)
-        weights = self.model.fc.weight[torch.as_tensor(classes)]  # (N, channels)
-        if weights.ndim != 2 or len(weights) != len(pixels):
+        if classes.shape != pixels.shape[:1]:
             raise ShapeError(
                 f"class_activation_map expects one class for each of {len(pixels)} images, "
-                f"got {np.shape(classes)}"
+                f"got {classes.shape}"
             )
         with torch.inference_mode():
+            weights = self.model.fc.weight[torch.from_numpy(classes)]  # (N, c)
             features = list(self.model.features(self._input(pixels)).values())[-1]  # (N, c, h, w)
             maps = torch.einsum("nchw,nc->nhw", features, weights)
         found: NDArray[np.float32] = maps.float().cpu().numpy()
@@ -244,6 +244,13 @@ class Classifier:
         except OSError as error:  # Pillow opens lazily: damage shows here
             raise ImageError(f"{name}: damaged or truncated ({error})") from error
         return images.preprocess(source, self.preprocessing)
+
+
+def _check_several(sources: Iterable[Source]) -> None:
+    """Refuse one image where several are expected; iterating over it would give nonsense."""
+    lone_array = isinstance(sources, np.ndarray) and sources.ndim != 4
+    if lone_array or isinstance(sources, str | Path | bytes | IOBase | Image.Image):
+        raise ConfigError("predict and classify take a list of images; put the image into one")
 
 
 def _picture(pixels: NDArray[np.uint8]) -> Image.Image:

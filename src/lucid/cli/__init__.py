@@ -91,8 +91,9 @@ class _Commands(click.Group):
             # What is still buffered would fail again when Python exits (Python docs, SIGPIPE).
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = _OUR_FAILURE
-        except (click.Abort, KeyboardInterrupt):
-            code = _say(_INTERRUPTED, "stopped by Ctrl-C")
+        except (click.Abort, KeyboardInterrupt) as error:
+            # click hides the interrupt, which may say how to go on, behind its own exception.
+            code = _say(_INTERRUPTED, str(error.__cause__ or error) or "stopped by Ctrl-C")
         except click.exceptions.NoArgsIsHelpError as error:
             error.show()
             code = _BAD_INPUT

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+T = TypeVar("T")
 
 # A pipe or a file has no width; a table must not be cut to that of an 80-column terminal there.
 _PIPE_WIDTH = 1000
@@ -26,6 +29,14 @@ def console(*, stderr: bool = False) -> Console:
     return Console(file=stream, width=width, markup=False, emoji=False, highlight=False)
 
 
+def track(items: Iterable[T], what: str) -> Iterable[T]:
+    """The items, with a progress bar on stderr while they are taken, if that is a terminal."""
+    from rich.progress import track as rich_track
+
+    bar = console(stderr=True)
+    return rich_track(items, what, console=bar, transient=True, disable=not bar.is_terminal)
+
+
 def printable(text: str) -> str:
     """One line of text that can't steer the terminal, whatever a file or class name holds."""
     return "".join(
@@ -34,5 +45,5 @@ def printable(text: str) -> str:
 
 
 def say(message: str, level: str = "") -> None:
-    """Print one line on stderr after ``lucid:``; ``level`` is ``"error"``, ``"warning"`` or none."""
+    """Print one line on stderr; ``level`` is ``"error"``, ``"warning"`` or nothing."""
     click.echo(f"lucid: {level}{': ' if level else ''}{printable(message)}", err=True)

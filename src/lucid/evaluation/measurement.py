@@ -65,17 +65,17 @@ class Evaluation:
         }
 
 
-def select(dataset: Dataset, checkpoint: Checkpoint, split: SplitChoice | None = None) -> Selection:
-    """Choose what to measure, and give it the checkpoint's labels, matched by class name.
+def select(dataset: Dataset, classifier: Classifier, split: SplitChoice | None = None) -> Selection:
+    """Choose what to measure, and give it the classifier's labels, matched by class name.
 
     Args:
         split: a part of the data. By default what training did not see: the data's own test or
             else validation part, or the validation part that the checkpoint remembers of these
             files; all of the data where there is none of them.
     Raises:
-        DataError: the data lacks the part, or the part has a class that the checkpoint lacks.
+        DataError: the data lacks the part, or the part has a class that the classifier lacks.
     """
-    samples, remembered = _with_remembered_split(dataset, checkpoint)
+    samples, remembered = _with_remembered_split(dataset, classifier.checkpoint)
     parts = {sample.split for sample in samples if sample.split}
     chosen = split or next((part for part in _UNSEEN if part in parts), "all")
     if chosen != "all":
@@ -86,7 +86,7 @@ def select(dataset: Dataset, checkpoint: Checkpoint, split: SplitChoice | None =
     description = "all of the data" if chosen == "all" else f"the {chosen} part of the data"
     if remembered and chosen != "all":
         description += ", as the checkpoint remembers it"
-    labelled, unseen = _relabelled(samples, dataset, checkpoint.class_names)
+    labelled, unseen = _relabelled(samples, dataset, classifier.class_names)
     return Selection(labelled, description, unseen)
 
 
@@ -127,14 +127,15 @@ def evaluate(
     )
 
 
-def _with_remembered_split(dataset: Dataset, checkpoint: Checkpoint) -> tuple[list[Sample], bool]:
+def _with_remembered_split(
+    dataset: Dataset, checkpoint: Checkpoint | None
+) -> tuple[list[Sample], bool]:
     """The samples with the validation part of the training run, if it was cut from these files."""
-    stored = checkpoint.provenance.get("validation")
-    names = (
-        {name for name in stored if isinstance(name, str)} if isinstance(stored, list) else set()
-    )
-    found = {dataset.name(sample.path) for sample in dataset.samples}
-    if not names or not names <= found or "validation" in dataset.splits:
+    stored = checkpoint.provenance.get("validation") if checkpoint else None
+    remembered = {str(name) for name in stored} if isinstance(stored, list) else set()
+    names = remembered & {dataset.name(sample.path) for sample in dataset.samples}
+    # Some files may have come and gone since; with most of them gone, it is other data.
+    if 2 * len(names) <= len(remembered) or "validation" in dataset.splits:
         return list(dataset.samples), False
 
     def part(sample: Sample) -> SplitName:

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["calibration", "confusion", "curves", "to_svg"]
+__all__ = ["CURVE_COLUMNS", "calibration", "confusion", "curves", "to_svg"]
+
+CURVE_COLUMNS = ("epoch", "train_loss", "train_top1", "validation_loss", "validation_top1")
 
 # Lines of axes and letters; to_svg turns it into the ink of the page, so that a drawing suits light
 # and dark screens. The two colours of data stand out on both and to the colour-blind.
@@ -30,6 +32,7 @@ _NAMED_CLASSES = 25
 _NAME_LENGTH = 24
 
 _STYLE = {
+    "axes.axisbelow": True,
     "axes.edgecolor": _INK,
     "axes.grid": True,
     "axes.labelcolor": _INK,
@@ -53,8 +56,7 @@ def curves(rows: Sequence[Mapping[str, float]]) -> Figure:
     """Loss and top-1 over the epochs of a training log.
 
     Args:
-        rows: one for each epoch: ``epoch``, ``train_loss``, ``train_top1``, ``validation_loss``,
-            ``validation_top1`` (top-1 as shares, 0 to 1), as in the log of a training run.
+        rows: one for each epoch, with ``CURVE_COLUMNS`` of the log; top-1 as shares, 0 to 1.
     Raises:
         MissingDependencyError: matplotlib is not installed.
     """
@@ -107,7 +109,7 @@ def confusion(matrix: NDArray[np.int64], class_names: Sequence[str]) -> Figure:
             names = [_cut(name) for name in class_names]
             axes.set_xticks(range(count), names, rotation=45, ha="right", rotation_mode="anchor")
             axes.set_yticks(range(count), names)
-            _write_counts(axes, matrix, shares)
+            _write_counts(axes, matrix)
     return figure
 
 
@@ -169,8 +171,7 @@ def _cut(name: str) -> str:
     return name if len(name) <= _NAME_LENGTH else f"{name[: _NAME_LENGTH - 1]}…"
 
 
-def _write_counts(axes: Axes, matrix: NDArray[np.int64], shares: NDArray[np.float64]) -> None:
+def _write_counts(axes: Axes, matrix: NDArray[np.int64]) -> None:
     for (row, column), number in np.ndenumerate(matrix):
         if number:
-            color = "white" if shares[row, column] > 0.5 else _INK
-            axes.text(column, row, f"{number}", ha="center", va="center", color=color)
+            axes.text(column, row, f"{number}", ha="center", va="center")

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from lucid import __version__
+from lucid.errors import DataError
 from lucid.evaluation import plots
 from lucid.evaluation.explanation import enlarge, overlay
 from lucid.evaluation.measurement import Evaluation, Mistake
 from lucid.evaluation.metrics import CALIBRATION_BINS, Metrics, Share
+from lucid.files import open_file
 from lucid.page import Html, element, page, picture, svg, table
 from lucid.prediction import Classifier
 
-__all__ = ["interval", "percent", "report"]
+__all__ = ["interval", "percent", "read_log", "report"]
 
 _CONFUSED_PAIRS = 15
+_MAX_LOG_BYTES = 16 * 1024**2
 
 
 def report(
@@ -51,6 +57,22 @@ def report(
         element("p", _made_by(classifier), class_="quiet"),
     ]
     return page(title, *sections)
+
+
+def read_log(path: Path) -> list[dict[str, float]]:
+    """The rows of a run's log.csv, for its curves; none where there is no such file.
+
+    Raises:
+        DataError: the file is no training log.
+    """
+    if not path.exists():
+        return []
+    with open_file(path, max_bytes=_MAX_LOG_BYTES, error=DataError) as file:
+        reader = csv.DictReader(io.TextIOWrapper(file, "utf-8"))
+        try:
+            return [{name: float(row[name]) for name in plots.CURVE_COLUMNS} for row in reader]
+        except (csv.Error, KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{path}: no training log ({error})") from error
 
 
 def percent(share: float | None) -> str:
@@ -146,14 +168,13 @@ def _confusion(metrics: Metrics) -> list[Html]:
         )
         for true, predicted, count in metrics.confused_pairs()[:_CONFUSED_PAIRS]
     ]
-    drawing = svg(plots.to_svg(plots.confusion(metrics.confusion, names)))
-    found = [element("h2", "Which class is taken for which"), element("div", drawing)]
-    if rows:
-        found += [
-            element("p", "The most frequent confusions:"),
-            table(("true", "predicted", "images", "of the true class"), rows, numbers=2),
-        ]
-    return found
+    drawing = element("div", svg(plots.to_svg(plots.confusion(metrics.confusion, names))))
+    header = ("true", "taken for", "images", "of the true class")
+    pairs = [table(header, rows, numbers=2)] if rows else []
+    return [
+        element("h2", "Which class is taken for which"),
+        element("div", drawing, *pairs, class_="beside"),
+    ]
 
 
 def _classes(metrics: Metrics) -> list[Html]:

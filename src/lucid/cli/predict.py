@@ -1,0 +1,179 @@
+"""``lucid predict``: labels and probabilities of photos."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lucid.cli.terminal import console, printable, say, track
+
+if TYPE_CHECKING:
+    from lucid.prediction import Classified, Classifier, Prediction, Source
+
+# More lines than this say nothing new; --json and --csv hold every error.
+_ERRORS_SHOWN = 20
+_MAX_STEM = 60  # characters, so that a name stays below 255 bytes in any script
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """A prediction and the picture that explains it, if one was asked for."""
+
+    prediction: Prediction
+    explanation: Path | None
+
+
+@click.command("predict")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("images", metavar="IMAGE|FOLDER|-...", nargs=-1, required=True)
+@click.option(
+    "--top",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    metavar="K",
+    help="Labels for each image.",
+)
+@click.option(
+    "--json", "layout", flag_value="json", help="Print JSON, a list of one object an image."
+)
+@click.option("--csv", "layout", flag_value="csv", help="Print CSV, one row a label.")
+@click.option(
+    "--explain",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Write the class-activation map of each image's first label into DIR.",
+)
+@click.pass_context
+def command(
+    ctx: click.Context,
+    checkpoint: Path,
+    images: tuple[str, ...],
+    top: int,
+    layout: str | None,
+    explain: Path | None,
+) -> None:
+    """Name what is in photos.
+
+    A FOLDER is searched with all folders in it; - is one picture on standard input. A picture that
+    can't be read is reported, the others are predicted, and the exit code is 2.
+    """
+    from lucid.files import check_writable_folder
+    from lucid.prediction import load
+
+    classifier = load(checkpoint)
+    sources = list(_sources(images))
+    if explain is not None:
+        check_writable_folder(explain)
+    names = _ExplanationNames(explain, sources) if explain else None
+    answers = []
+    for one in classifier.classify(track(sources, "Predicting")):
+        explanation = _explain(classifier, one, names) if names and one.error is None else None
+        answers.append(_Answer(classifier.prediction(one, top), explanation))
+    write = {"json": _write_json, "csv": _write_csv}.get(layout or "", _write_table)
+    write(answers)
+    errors = [answer.prediction.error for answer in answers if answer.prediction.error]
+    for error in errors[:_ERRORS_SHOWN]:
+        say(error, "error")
+    if errors:
+        say(f"{len(errors):,} of {len(answers):,} images could not be read", "error")
+        ctx.exit(2)
+
+
+def _sources(images: Iterable[str]) -> Iterator[Source]:
+    """Paths of pictures, folders searched, and standard input as a stream."""
+    from lucid.data.sources import find_pictures
+
+    for image in images:
+        if image == "-":
+            yield sys.stdin.buffer
+        elif Path(image).is_dir():
+            yield from find_pictures(image)
+        else:
+            yield Path(image)
+
+
+class _ExplanationNames:
+    """Gives each picture a file of its own in a folder, and never that of an input."""
+
+    def __init__(self, folder: Path, sources: Iterable[Source]) -> None:
+        self.folder = folder
+        self.taken = {_key(source) for source in sources if isinstance(source, Path)}
+        self.numbers: Counter[str] = Counter()
+
+    def give(self, source: str) -> Path:
+        stem = Path(source.strip("<>")).stem[:_MAX_STEM]
+        path = self.folder / f"{stem}.png"
+        while _key(path) in self.taken:
+            self.numbers[stem] += 1
+            path = self.folder / f"{stem}-{self.numbers[stem] + 1}.png"
+        self.taken.add(_key(path))
+        return path
+
+
+def _key(path: Path) -> str:
+    """The same for two names of one file; some file systems don't tell cases apart."""
+    return str(path.resolve()).casefold()
+
+
+def _explain(classifier: Classifier, one: Classified, names: _ExplanationNames) -> Path:
+    import numpy as np
+
+    from lucid.evaluation.explanation import overlay
+    from lucid.files import atomic_path
+
+    activation = classifier.class_activation_map(one.pixels, np.array([one.logits.argmax()]))[0]
+    path = names.give(one.source)
+    with atomic_path(path) as temporary:
+        overlay(one.pixels, activation).save(temporary, "PNG")
+    return path
+
+
+def _write_table(answers: list[_Answer]) -> None:
+    from rich.table import Table
+
+    explained = any(answer.explanation for answer in answers)
+    table = Table("image", "label", box=None, header_style="bold", pad_edge=False)
+    table.add_column("probability", justify="right")
+    if explained:
+        table.add_column("explanation")
+    for answer in answers:
+        image, explanation = answer.prediction.source, str(answer.explanation or "")
+        for label, probability in answer.prediction.labels:
+            row = [printable(image), printable(label), f"{probability:.1%}", printable(explanation)]
+            table.add_row(*row[: len(table.columns)])
+            image = explanation = ""  # once for each image
+    console().print(table)
+
+
+def _write_json(answers: list[_Answer]) -> None:
+    click.echo(json.dumps([_to_json(answer) for answer in answers], indent=2))
+
+
+def _to_json(answer: _Answer) -> dict[str, Any]:
+    prediction = answer.prediction
+    return {
+        "source": prediction.source,
+        "labels": [{"label": label, "probability": value} for label, value in prediction.labels],
+        "error": prediction.error,
+        "explanation": answer.explanation and str(answer.explanation),
+    }
+
+
+def _write_csv(answers: list[_Answer]) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(("source", "rank", "label", "probability", "error", "explanation"))
+    for answer in answers:
+        prediction, explanation = answer.prediction, answer.explanation or ""
+        if prediction.error is not None:
+            writer.writerow((prediction.source, "", "", "", prediction.error, explanation))
+        for rank, (label, probability) in enumerate(prediction.labels, start=1):
+            writer.writerow((prediction.source, rank, label, probability, "", explanation))
