@@ -65,6 +65,14 @@ def open_data(source: str | Path) -> Dataset:
     )
 
 
+def find_pictures(folder: str | Path) -> list[Path]:
+    """Every picture file in a folder and the folders in it, in natural order; raises DataError."""
+    found = [path for listing in _walk(Path(folder)) for path in listing.pictures]
+    if not found:
+        raise DataError(f"{folder}: there are no pictures in it")
+    return found
+
+
 @dataclass
 class _Listing:
     """What is directly in a folder, litter aside, in natural order."""
