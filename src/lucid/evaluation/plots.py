@@ -6,7 +6,8 @@ import io
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from lucid.evaluation.metrics import CalibrationBin
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.ticker import Formatter
 
 __all__ = ["CURVE_COLUMNS", "calibration", "confusion", "curves", "to_svg"]
 
@@ -30,6 +32,8 @@ _BLUE, _ORANGE = "#3987d6", "#e0792f"
 # With more classes than this, names and counts would be too small to read.
 _NAMED_CLASSES = 25
 _NAME_LENGTH = 24
+# A drawing has room for about as many cells in a row.
+_CELLS = 200
 
 _STYLE = {
     "axes.axisbelow": True,
@@ -73,7 +77,7 @@ def curves(rows: Sequence[Mapping[str, float]]) -> Figure:
                 )
             axes.set_title(title)
             axes.set_xlabel("epoch")
-            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.xaxis.set_major_locator(_ticker().MaxNLocator(integer=True, min_n_ticks=1))
         right.yaxis.set_major_formatter(_percent())
         left.legend()
     return figure
@@ -82,7 +86,8 @@ def curves(rows: Sequence[Mapping[str, float]]) -> Figure:
 def confusion(matrix: NDArray[np.int64], class_names: Sequence[str]) -> Figure:
     """Which class (row) was taken for which (column), as shares of the row.
 
-    With at most 25 classes names and counts are written in, with more only the colours show.
+    With at most 25 classes names and counts are written in; with more, only colours show; with more
+    than 200, each cell stands for a block of them and shows the block's largest share.
 
     Args:
         matrix: int (K, K), counts.
@@ -99,7 +104,14 @@ def confusion(matrix: NDArray[np.int64], class_names: Sequence[str]) -> Figure:
     figure = _figure(side + 1.0, side)
     with _style():
         axes = figure.subplots()
-        image = axes.imshow(shares, cmap=ramp, vmin=0, vmax=1, interpolation="nearest")
+        image = axes.imshow(
+            _block_maximum(shares),
+            cmap=ramp,
+            vmin=0,
+            vmax=1,
+            interpolation="none",
+            extent=(-0.5, count - 0.5, count - 0.5, -0.5),
+        )
         axes.grid(visible=False)
         axes.set_xlabel("predicted")
         axes.set_ylabel("true")
@@ -163,8 +175,20 @@ def _style() -> AbstractContextManager[None]:
     return context
 
 
-def _percent() -> Any:
-    return require("matplotlib.ticker", extra="train").PercentFormatter(1, decimals=0)
+def _ticker() -> ModuleType:
+    return require("matplotlib.ticker", extra="train")
+
+
+def _percent() -> Formatter:
+    formatter: Formatter = _ticker().PercentFormatter(1, decimals=0)
+    return formatter
+
+
+def _block_maximum(shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The largest share of each block of cells, in as many blocks as can be told apart."""
+    count = len(shares)
+    starts = np.arange(0, count, -(-count // _CELLS))
+    return np.maximum.reduceat(np.maximum.reduceat(shares, starts, axis=0), starts, axis=1)
 
 
 def _cut(name: str) -> str:
