@@ -51,6 +51,17 @@ KINDS = {
     "16-bit": Kind("note", "16 bits a channel", "read with 8"),
     "animated": Kind("note", "Animated or several pages", "only the first frame is read"),
 }
+# Each finding of these kinds is about a group of pictures that show the same.
+GROUPS = frozenset(
+    {
+        "two-classes",
+        "across-splits",
+        "near-duplicates-two-classes",
+        "alike",
+        "duplicates",
+        "near-duplicates",
+    }
+)
 _NOTES = [kind for kind, (severity, _, _) in KINDS.items() if severity == "note"]
 
 # The largest class may have this many times the pictures of the smallest.

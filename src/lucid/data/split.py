@@ -160,7 +160,7 @@ class _Division:
 
     def _name(self, index: int) -> bytes:
         name = self._dataset.name(self._dataset.samples[index].path)
-        return name.encode("utf-8", "surrogateescape")
+        return name.encode("utf-8", "surrogatepass")
 
     def _label(self, index: int) -> int:
         return self._dataset.samples[index].label
