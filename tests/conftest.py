@@ -8,10 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 from photo_helpers import photo
 
 if TYPE_CHECKING:
     from lucid.models import MobileNet
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("lucid", deadline=None)
+settings.load_profile("lucid")
 
 
 @pytest.fixture(scope="session", autouse=True)
