@@ -57,7 +57,7 @@ def difference(found: torch.Tensor, expected: torch.Tensor) -> float:
     """The largest difference, as a share of the largest magnitude in ``expected``."""
     assert found.shape == expected.shape
     assert found.dtype == expected.dtype
-    return float((found - expected).abs().max() / expected.abs().max())
+    return ((found - expected).abs().max() / expected.abs().max()).item()
 
 
 @torch.no_grad()
