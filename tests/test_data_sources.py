@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from photo_helpers import write_classes, write_photo
+from photo_helpers import write_photo
 
 from lucid.data import Dataset, open_data
 from lucid.data.samples import natural_key
@@ -234,17 +234,18 @@ def test_file_that_is_no_data_set(tmp_path):
         open_data(touch(tmp_path, "notes.docx") / "notes.docx")
 
 
-@pytest.mark.skipif(
-    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read every folder"
-)
-def test_unreadable_folder(tmp_path):
-    root = write_classes(tmp_path, {"cat": 1, "dog": 1})
-    (root / "dog").chmod(0)
-    try:
-        with pytest.raises(DataError, match="can't be read"):
-            open_data(root)
-    finally:
-        (root / "dog").chmod(0o700)
+def test_unreadable_folder(tmp_path, monkeypatch):
+    touch(tmp_path, "cat/1.jpg", "dog/1.jpg")
+    scandir = os.scandir
+
+    def refuse(folder: Path) -> object:
+        if folder.name == "dog":
+            raise PermissionError(13, "Permission denied")
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DataError, match=r"dog: this folder can't be read \(Permission denied\)"):
+        open_data(tmp_path)
 
 
 def test_name_survives_a_move(tiny_photos, tmp_path):

@@ -184,10 +184,7 @@ class _Division:
         ]
         if not names:
             return []
-        noun = "class" if len(names) == 1 else "classes"
-        return [
-            f"the {noun} {quote_names(names)} has a single picture; it trains, none validates it"
-        ]
+        return [f"with a single picture, trained on but not validated: {quote_names(names)}"]
 
 
 def _clusters(groups: Iterable[Sequence[int]], indices: Iterable[int]) -> dict[int, Sequence[int]]:
