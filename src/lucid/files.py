@@ -8,7 +8,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -42,7 +42,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             raise
         raise _unwritable(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # it has its new name, or its folder can't be written at all
+            temporary.unlink()
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
