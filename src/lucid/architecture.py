@@ -22,6 +22,9 @@ ACTIVATIONS: tuple[Activation, ...] = ("relu", "relu6")
 PADDINGS: tuple[Padding, ...] = ("symmetric", "same")
 CHANNEL_ROUNDINGS: tuple[ChannelRounding, ...] = ("truncate", "minimum8", "multiple8")
 
+# The names under which ``lucid.models`` registers what is described here.
+MODEL_NAMES = ("mobilenet",)
+
 # Above these no tensor of the network fits a machine; a checkpoint that asks for more is refused
 # before anything is allocated.
 MAX_WIDTH_MULTIPLIER = 16.0

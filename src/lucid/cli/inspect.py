@@ -1,0 +1,175 @@
+"""``lucid inspect``: what a checkpoint holds, and what each layer of a model costs."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lucid.cli.model import Model, find_model, model_options
+from lucid.cli.terminal import console, printable
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from lucid.network import Layer
+
+_CLASSES_SHOWN = 10
+_VALUE_WIDTH = 200  # characters of one value in the provenance
+
+
+@click.command("inspect")
+@model_options
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+def command(model: str, resolution: int | None, as_json: bool, **given: float | None) -> None:
+    """Show what MODEL holds and costs: a checkpoint, or mobilenet.
+
+    --width, --classes and --last-stride are for a model named; a checkpoint has its own. Memory is
+    that of the input and the output of a layer for one image, in 4 bytes (float32) or 1 byte
+    (uint8) a value. Parameters count batch norm's scale and shift.
+    """
+    from lucid.network import layers
+
+    chosen = find_model(model, resolution, **given)
+    network = layers(chosen.arguments, chosen.resolution, chosen.resolution)
+    if as_json:
+        click.echo(json.dumps(_to_json(model, chosen, network), indent=2))
+        return
+    output = console()
+    output.print(_description(chosen))
+    output.print()
+    output.print(_layer_table(network))
+
+
+def _to_json(model: str, chosen: Model, network: tuple[Layer, ...]) -> dict[str, Any]:
+    from lucid.network import totals
+
+    sums = totals(network)
+    header = chosen.header
+    return {
+        "model": model,
+        "arguments": chosen.arguments.to_dict(),
+        "class_names": list(header.class_names) if header else None,
+        "preprocessing": header.preprocessing.to_dict() if header else None,
+        "metrics": dict(header.metrics) if header else None,
+        "provenance": dict(header.provenance) if header else None,
+        "resolution": chosen.resolution,
+        "layers": [_layer_to_json(layer) for layer in network],
+        "totals": {
+            "parameters": sums.parameters,
+            "multiply_adds": sums.multiply_adds,
+            "peak": {"name": sums.peak.name, "activation_bytes": _activation_bytes(sums.peak)},
+        },
+    }
+
+
+def _layer_to_json(layer: Layer) -> dict[str, Any]:
+    return {
+        "name": layer.name,
+        "kind": layer.kind,
+        "input_shape": layer.input_shape,
+        "output_shape": layer.output_shape,
+        "kernel": layer.kernel,
+        "stride": layer.stride,
+        "parameters": layer.parameters,
+        "multiply_adds": layer.multiply_adds,
+        "activation_bytes": _activation_bytes(layer),
+    }
+
+
+def _activation_bytes(layer: Layer) -> dict[str, int]:
+    return {"float32": 4 * layer.activations, "uint8": layer.activations}
+
+
+def _description(chosen: Model) -> Table:
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for title, text in _sections(chosen):
+        table.add_row(title, text)
+    return table
+
+
+def _sections(chosen: Model) -> Iterator[tuple[str, str]]:
+    yield "arguments", _listed(chosen.arguments.to_dict())
+    header = chosen.header
+    if header is None:
+        return
+    names = [printable(name) for name in header.class_names[:_CLASSES_SHOWN]]
+    hidden = len(header.class_names) - len(names)
+    more = f", and {hidden:,} more (all in --json)" if hidden else ""
+    yield "classes", f"{len(header.class_names):,}: {', '.join(names)}{more}"
+    yield "preprocessing", _listed(header.preprocessing.to_dict())
+    yield (
+        "metrics",
+        ", ".join(f"{printable(name)} {value:.4g}" for name, value in header.metrics.items())
+        or "none",
+    )
+    yield "provenance", _listed(dict(header.provenance), separator="\n") or "none"
+
+
+def _listed(values: dict[str, Any], separator: str = ", ") -> str:
+    return separator.join(f"{printable(name)} {_short(value)}" for name, value in values.items())
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return textwrap.shorten(printable(text), _VALUE_WIDTH, placeholder=" ...")
+
+
+def _layer_table(network: tuple[Layer, ...]) -> Table:
+    """One row a layer; 80 columns hold width 1.0 at 224."""
+    from rich.table import Table
+
+    from lucid.network import totals
+
+    sums = totals(network)
+    table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("layer")
+    table.add_column("kernel")
+    table.add_column("output")
+    for title in ("parameters", "multiply-\nadds", "KiB in\nfloat32", "KiB in\nuint8"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column()
+    table.add_row("input", "", _shape(network[0].input_shape))
+    for layer in network:
+        stride = f" /{layer.stride}" if layer.stride > 1 else ""
+        is_peak = layer is sums.peak
+        table.add_row(
+            layer.name,
+            _shape(layer.kernel) + stride,
+            _shape(layer.output_shape),
+            f"{layer.parameters:,}",
+            _millions(layer.multiply_adds),
+            *_kibibytes(layer),
+            "peak" if is_peak else "",
+            style="bold" if is_peak else None,
+            end_section=layer is network[-1],
+        )
+    table.add_row(
+        "total, peak",
+        "",
+        "",
+        f"{sums.parameters:,}",
+        _millions(sums.multiply_adds),
+        *_kibibytes(sums.peak),
+        style="bold",
+    )
+    return table
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:,.2f} M"
+
+
+def _kibibytes(layer: Layer) -> Iterator[str]:
+    return (f"{size / 1024:,.1f}" for size in _activation_bytes(layer).values())

@@ -1,0 +1,89 @@
+"""What commands that take a MODEL share: it is a registered name or a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+from lucid.errors import ConfigError, suggest
+
+if TYPE_CHECKING:
+    from lucid.architecture import MobileNetArguments
+    from lucid.checkpoint import Header
+
+Function = TypeVar("Function", bound=Callable[..., None])
+
+_WIDTH = 1.0
+_RESOLUTION = 224
+
+_OPTIONS = (
+    click.argument("model", metavar="MODEL"),
+    click.option(
+        "--width",
+        "width_multiplier",
+        type=float,
+        help=f"Width multiplier; {_WIDTH:g} if not given.",
+    ),
+    click.option(
+        "--resolution",
+        type=click.IntRange(1, 65_536),
+        metavar="N",
+        help=f"Input side in pixels; if not given {_RESOLUTION}, or that of the checkpoint.",
+    ),
+    click.option(
+        "--classes", "num_classes", type=int, help="Number of classes; 1000 if not given."
+    ),
+    click.option(
+        "--last-stride", type=int, help="Stride of the last depthwise layer; 2 if not given."
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Model:
+    """The model that a command was asked for; ``header`` is None for a registered name."""
+
+    arguments: MobileNetArguments
+    resolution: int
+    header: Header | None
+
+
+def model_options(command: Function) -> Function:
+    """Give a command the argument MODEL and the options that ``find_model`` takes."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def find_model(model: str, resolution: int | None, **given: float | None) -> Model:
+    """Find a model by its name or read the header of a checkpoint, without torch.
+
+    Args:
+        model: a registered name or a path; ``./NAME`` is a path whatever is registered.
+        resolution: input side in pixels; None for that of the checkpoint.
+        given: arguments of the model; only for a registered name, None where not given.
+    Raises:
+        ConfigError: there is no such model, or a checkpoint was given arguments.
+        CheckpointError: the file is no checkpoint.
+    """
+    from lucid.architecture import MODEL_NAMES, MobileNetArguments
+    from lucid.checkpoint import read_header
+
+    named = {name: value for name, value in given.items() if value is not None}
+    if model in MODEL_NAMES:
+        arguments = MobileNetArguments.from_dict({"width_multiplier": _WIDTH} | named)
+        return Model(arguments, resolution or _RESOLUTION, None)
+    if not Path(model).exists():
+        near = suggest(model, MODEL_NAMES) or f"; models: {', '.join(MODEL_NAMES)}"
+        raise ConfigError(f"there is no model and no file {model!r}{near}")
+    if named:
+        raise ConfigError(
+            f"{model}: a checkpoint has its own arguments; leave out --width, --classes and "
+            "--last-stride, which are for the name of a model"
+        )
+    header = read_header(model)
+    return Model(header.arguments, resolution or header.preprocessing.resolution, header)
