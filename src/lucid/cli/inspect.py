@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from lucid.network import Layer
 
 _CLASSES_SHOWN = 10
-_VALUE_WIDTH = 200  # characters of one value in the provenance
+_VALUE_WIDTH = 100  # characters of one value; --json has all of it
 
 
 @click.command("inspect")
@@ -105,21 +104,20 @@ def _sections(chosen: Model) -> Iterator[tuple[str, str]]:
     more = f", and {hidden:,} more (all in --json)" if hidden else ""
     yield "classes", f"{len(header.class_names):,}: {', '.join(names)}{more}"
     yield "preprocessing", _listed(header.preprocessing.to_dict())
-    yield (
-        "metrics",
-        ", ".join(f"{printable(name)} {value:.4g}" for name, value in header.metrics.items())
-        or "none",
-    )
+    yield "metrics", _listed(dict(header.metrics)) or "none"
     yield "provenance", _listed(dict(header.provenance), separator="\n") or "none"
 
 
 def _listed(values: dict[str, Any], separator: str = ", ") -> str:
-    return separator.join(f"{printable(name)} {_short(value)}" for name, value in values.items())
+    return separator.join(f"{printable(name)}={_short(value)}" for name, value in values.items())
 
 
 def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return textwrap.shorten(printable(text), _VALUE_WIDTH, placeholder=" ...")
+    """A value on one line, cut where it is long."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    text = printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+    return text if len(text) <= _VALUE_WIDTH else f"{text[:_VALUE_WIDTH]}..."
 
 
 def _layer_table(network: tuple[Layer, ...]) -> Table:
@@ -149,7 +147,6 @@ def _layer_table(network: tuple[Layer, ...]) -> Table:
             *_kibibytes(layer),
             "peak" if is_peak else "",
             style="bold" if is_peak else None,
-            end_section=layer is network[-1],
         )
     table.add_row(
         "total, peak",
