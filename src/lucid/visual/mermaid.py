@@ -24,6 +24,8 @@ _MAX_DEPTH = 100
 _BOX = "fill:#000000,fill-opacity:0.05,stroke:#000000,stroke-opacity:0.75,stroke-width:1px"
 _PILL = Family("#e2e8f0", "#64748b")
 _END = Family("#fff3cd", "#a67c00")
+# By name, since Mermaid has a meaning of its own for numbers such as "&#39;".
+_ESCAPES = str.maketrans({'"': "&quot;", "#": "&num;", "`": "&grave;"})
 _MAX_SHAPES = 3  # of a module with more inputs or outputs, the others are left out
 
 
@@ -159,8 +161,8 @@ class _Nodes:
 
     def _title(self, node: Node) -> str:
         if node.level > 0:
-            return html.escape(node.title)
-        title = html.escape(model_name(node.place.module) or node.title)
+            return _escape(node.title)
+        title = _escape(model_name(node.place.module) or node.title)
         return f"<span style='font-size:20px;font-weight:700'>{title}</span>"
 
     def _box_cost(self, node: Node) -> str:
@@ -169,6 +171,10 @@ class _Nodes:
 
     def _leaf_cost(self, node: Node, colours: Family | None) -> str:
         return _detail("<br/>".join(_counts(node)), colours) if self._costs else ""
+
+
+def _escape(text: str) -> str:
+    return html.escape(text, quote=False).translate(_ESCAPES)
 
 
 def _counts(node: Node) -> tuple[str, str]:

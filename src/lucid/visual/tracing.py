@@ -125,7 +125,7 @@ class _Recorder:
     """Hooks on every module while the context lasts; they note calls, shapes and costs."""
 
     def __init__(self, module: nn.Module, multiply_adds: Callable[[], int]) -> None:
-        self.root = _tree(module, "", None, frozenset())
+        self.root = _tree(module, "", None)
         self.completed: list[Completion] = []
         self.running: list[tuple[Place, int]] = []  # place, multiply-adds when it started
         self._places: dict[nn.Module, list[Place]] = defaultdict(list)
@@ -182,13 +182,12 @@ class _Recorder:
         return min(places, key=lambda place: (not place.lies_in(caller), place.calls))
 
 
-def _tree(module: nn.Module, name: str, parent: Place | None, above: frozenset[nn.Module]) -> Place:
+def _tree(module: nn.Module, name: str, parent: Place | None) -> Place:
     place = Place(module, name, parent)
-    above |= {module}
     # Not named_children(): it leaves out a module that the parent holds twice.
     for child_name, child in module._modules.items():
-        if child is not None and child not in above:
-            place.children.append(_tree(child, child_name, place, above))
+        if child is not None:
+            place.children.append(_tree(child, child_name, place))
     return place
 
 
