@@ -264,7 +264,7 @@ def test_command_draws_a_checkpoint(tmp_path: Path, fixed_model: MobileNet) -> N
     )
     assert run(str(path)) == build_module_mermaid_chart(fixed_model, (1, 3, 96, 96)) + "\n"
     assert "(1,3,64,64)" in run(str(path), "--resolution", "64")
-    with pytest.raises(ConfigError, match="has its own width_multiplier"):
+    with pytest.raises(ConfigError, match="has its own arguments; leave out --width"):
         run(str(path), "--width", "1")
 
 
