@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from io import IOBase
 from itertools import count, islice
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +18,7 @@ from lucid.checkpoint import Checkpoint, read_checkpoint
 from lucid.errors import ConfigError, ImageError, ShapeError
 from lucid.images import Preprocessing
 from lucid.models import MobileNet  # before torch: it says what to install when that is missing
+from lucid.parallel import map_ahead
 
 import torch  # isort: skip
 
@@ -31,9 +29,6 @@ Source = str | Path | bytes | BinaryIO | Image.Image | NDArray[np.uint8]
 # Large enough to keep every core busy, small enough that a batch at 224 pixels takes well under a
 # second; its size does not change results beyond float32 rounding.
 BATCH = 32
-
-_T = TypeVar("_T")
-_R = TypeVar("_R")
 
 
 @dataclass(frozen=True)
@@ -154,7 +149,7 @@ class Classifier:
         memory at a time; sources and errors are as in ``predict``.
         """
         _check_several(sources)
-        decoded = _map_ahead(self._decode, zip(count(1), sources, strict=False), ahead=2 * BATCH)
+        decoded = map_ahead(self._decode, zip(count(1), sources, strict=False), ahead=2 * BATCH)
         while batch := list(islice(decoded, BATCH)):
             readable = [one.pixels for one in batch if one.error is None]
             logits = iter(self(np.stack(readable)) if readable else ())
@@ -269,19 +264,3 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     exponentials = np.exp(shifted)
     probabilities: NDArray[np.float64] = exponentials / exponentials.sum(axis=-1, keepdims=True)
     return probabilities
-
-
-def _map_ahead(function: Callable[[_T], _R], items: Iterable[_T], *, ahead: int) -> Iterator[_R]:
-    """``map`` in threads, at most ``ahead`` items before the consumer; in order."""
-    waiting: deque[Future[_R]] = deque()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) > ahead:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
