@@ -100,7 +100,7 @@ class Picture:
         format: such as ``"JPEG"``.
         mode: Pillow's name of the pixels in the file, such as ``"P"`` or ``"CMYK"``.
         bits: of a channel in the file, 8 or 16.
-        orientation: 1 to 8, EXIF's; 1 is upright.
+        orientation: 1 to 8, EXIF's; 1 is upright, and what a TIFF says, which Pillow turns itself.
         animated: whether there are more frames or pages than the first, which is ``image``.
     """
 
