@@ -318,6 +318,11 @@ def test_other_types_follow_the_weights(fixed_model):
 def test_printed_model_shows_its_arguments():
     model = MobileNet(0.5, 10, activation="relu6")
     assert model.extra_repr() == "width_multiplier=0.5, num_classes=10, activation='relu6'"
+    # A width that only this rounding takes.
+    model = MobileNet(0.01, channel_rounding="minimum8")
+    shown = "width_multiplier=0.01, num_classes=1000, channel_rounding='minimum8'"
+    assert model.extra_repr() == shown
+    assert shown in repr(model)
 
 
 def test_registered_name(fixed_model):

@@ -189,7 +189,7 @@ class MobileNet(nn.Module):
 
     def extra_repr(self) -> str:
         """The two main arguments, and the others where they are not the default."""
-        default = MobileNetArguments(self.arguments.width_multiplier).to_dict()
+        default = MobileNetArguments(1.0).to_dict()
         return ", ".join(
             f"{name}={value!r}"
             for name, value in self.arguments.to_dict().items()
