@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from model_helpers import assert_sensitive, settle_batch_norm
-from training_helpers import coloured_squares
 
 from lucid.checkpoint import JSON, Checkpoint, write_checkpoint
 from lucid.data.sources import open_data
@@ -40,8 +39,8 @@ def colour_model(data: Path) -> MobileNet:
 
 
 def write_colour_checkpoint(path: Path, data: Path, **provenance: JSON) -> Path:
-    """Make ``coloured_squares`` in ``data`` and write a checkpoint that knows their classes."""
-    model = colour_model(coloured_squares(data, images=6))
+    """Write a checkpoint that knows the classes of the ``coloured_squares`` in ``data``."""
+    model = colour_model(data)
     checkpoint = Checkpoint(
         arguments=model.arguments,
         class_names=open_data(data).class_names,

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from prediction_helpers import PREPROCESSING, RESOLUTION, write_colour_checkpoint
-from training_helpers import COLOURS
+from training_helpers import COLOURS, coloured_squares
 
 import lucid
 from lucid import images
@@ -21,7 +21,7 @@ from lucid.prediction import BATCH, Classifier, Prediction, softmax
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("squares") / "data"
+    return coloured_squares(tmp_path_factory.mktemp("squares") / "data", images=6)
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +35,7 @@ def classifier(checkpoint: Path) -> Classifier:
 
 
 @pytest.fixture(scope="module")
-def paths(checkpoint: Path, data: Path) -> list[Path]:
-    assert checkpoint.exists()
+def paths(data: Path) -> list[Path]:
     return sorted(data.rglob("*.png"))
 
 

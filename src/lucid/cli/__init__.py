@@ -131,7 +131,7 @@ def _failure(error: Exception) -> str:
     return f"{summary}; the traceback is in {file.name}"
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("lucid", cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="lucid", message="%(prog)s %(version)s")
 @click.option("--debug", is_flag=True, envvar="LUCID_DEBUG", help="Show the traceback of an error.")
 def main(debug: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import sys
 from collections import Counter
@@ -94,11 +95,20 @@ def _sources(images: Iterable[str]) -> Iterator[Source]:
 
     for image in images:
         if image == "-":
-            yield sys.stdin.buffer
+            yield _standard_input()
         elif Path(image).is_dir():
             yield from find_pictures(image)
         else:
             yield Path(image)
+
+
+def _standard_input() -> Source:
+    """What stands on standard input, read here: a thread that waits for it can't be stopped."""
+    from lucid.images import MAX_FILE_BYTES
+
+    stream = io.BytesIO(sys.stdin.buffer.read(MAX_FILE_BYTES + 1))
+    stream.name = "<stdin>"
+    return stream
 
 
 class _ExplanationNames:
