@@ -55,7 +55,7 @@ def read_chart(text: str) -> Chart:
             titles[node[1]], details[node[1]] = _plain(title), _plain(detail)
         elif line == "end":
             depth -= 1
-        else:
+        elif "~~~" not in line:  # an edge that is not seen
             assert line.startswith(("%%{init", "flowchart", "linkStyle", "direction", "style")), (
                 line
             )

@@ -214,6 +214,7 @@ def test_module_that_is_never_called_says_so() -> None:
     idle = next(node for node, detail in chart.details.items() if detail == "not called")
     assert chart.titles[idle] == "Sequential"
     assert not any(idle in ends for ends in chart.edges)
+    assert f"input ~~~ {idle};" in chart.text
 
 
 def test_shared_layer_is_drawn_at_each_of_its_places() -> None:

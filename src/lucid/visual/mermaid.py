@@ -24,6 +24,7 @@ _MAX_DEPTH = 100
 _BOX = "fill:#000000,fill-opacity:0.05,stroke:#000000,stroke-opacity:0.75,stroke-width:1px"
 _PILL = Family("#e2e8f0", "#64748b")
 _END = Family("#fff3cd", "#a67c00")
+_IDLE = Family("#ffffff", "#718096")
 # By name, since Mermaid has a meaning of its own for numbers such as "&#39;".
 _ESCAPES = str.maketrans({'"': "&quot;", "#": "&num;", "`": "&grave;"})
 _MAX_SHAPES = 3  # of a module with more inputs or outputs, the others are left out
@@ -114,10 +115,13 @@ def _chart(traced: Trace, tree: Node, direction: Direction, costs: bool) -> Iter
     for end in (*input_ids, "output"):
         yield f"  {_style(end, _END)}"
     for leaf in tree.leaves():
-        colours = family(leaf.place.module)
-        if colours:
+        if colours := _colours(leaf):
             yield f"  {_style(leaf.id, colours)}"
     yield from (f"  {line}" for line in found.lines)
+    for leaf in tree.leaves():
+        if not leaf.place.ran():
+            # Invisible: without an edge Mermaid would lay it over the edges of others.
+            yield f"  {input_ids[0]} ~~~ {leaf.id};"
 
 
 class _Nodes:
@@ -149,7 +153,7 @@ class _Nodes:
         yield f"{indent}end"
 
     def _leaf(self, node: Node) -> str:
-        colours = family(node.place.module)
+        colours = _colours(node)
         inputs, outputs = node.place.inputs, node.place.outputs
         label = self._title(node)
         if not node.place.ran():
@@ -171,6 +175,10 @@ class _Nodes:
 
     def _leaf_cost(self, node: Node, colours: Family | None) -> str:
         return _detail("<br/>".join(_counts(node)), colours) if self._costs else ""
+
+
+def _colours(leaf: Node) -> Family | None:
+    return family(leaf.place.module) if leaf.place.ran() else _IDLE
 
 
 def _escape(text: str) -> str:
