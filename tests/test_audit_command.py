@@ -9,6 +9,7 @@ import shutil
 import pytest
 from photo_helpers import write_classes
 from PIL import Image
+from test_imports import run_without_extras
 
 from lucid.cli import main
 
@@ -97,6 +98,13 @@ def test_no_picture_to_augment(lucid, tmp_path):
     code, _, err = lucid("audit", root, "--augmented", tmp_path / "sheet.png")
     assert code == 2
     assert "there is no usable picture to augment" in err
+
+
+def test_missing_extra_is_named(tiny_photos):
+    code = f"from lucid.cli import main\nmain(['audit', {str(tiny_photos)!r}])"
+    result = run_without_extras(code)
+    assert result.returncode == 2
+    assert result.stderr.strip().endswith("run: pip install 'lucid-mobilenet[train]'")
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def test_repeated_row_counts_once(folder):
     text = "path,label\nimg/1.jpg,cat\nimg/2.jpg,dog\n./img/1.jpg,cat\n"
     dataset = open_data(write(folder, text))
     assert len(dataset.samples) == 2
-    assert dataset.warnings == ("data.csv lists 1 rows twice; each counts once",)
+    assert dataset.warnings == ("data.csv: 1 row listed again; each counts once",)
 
 
 def test_missing_file_is_left_to_the_audit(folder):

@@ -155,7 +155,7 @@ def test_training_pictures_with_a_held_out_copy_are_left_out():
     sides = split(data, groups)
     assert sides.to_dict(data)["train"] == ["train/a3", "train/b1"]
     assert sides.warnings == (
-        "3 training pictures have a duplicate in validation or test; they were left out",
+        "left out 3 training pictures with a duplicate in validation or test",
     )
 
 
@@ -212,7 +212,7 @@ def test_stored_split_comes_back(tmp_path):
         ([], "a list of names called 'train'"),
         ({"train": "a/1.jpg", "validation": []}, "a list of names called 'train'"),
         ({"train": [], "validation": [1]}, "a list of names called 'validation'"),
-        ({"train": ["a/99.jpg"], "validation": []}, "1 pictures of the split are not there"),
+        ({"train": ["a/99.jpg"], "validation": []}, "1 picture of the split not found"),
         ({"train": ["a/1.jpg"], "validation": ["a/1.jpg"]}, "names a picture twice"),
     ],
 )

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 from lucid.checks import check_integer
 from lucid.data.duplicates import DisjointSets, near_duplicate_groups
 from lucid.data.inspection import Inspection, Progress, inspect_all
-from lucid.data.samples import Dataset, quote_names
+from lucid.data.samples import Dataset, list_some, plural, quote_names
 from lucid.images import MAX_RESOLUTION
 
 Severity = Literal["error", "warning", "note"]
@@ -30,12 +30,12 @@ class Kind(NamedTuple):
 KINDS = {
     "unreadable": Kind("error", "Unreadable files", "left out"),
     "two-classes": Kind("error", "Identical files under two classes", "all copies left out"),
-    "across-splits": Kind("error", "Duplicates across splits", "left out of training"),
-    "classes": Kind("warning", "Classes", "labels stay as they are; mend the folders"),
+    "across-splits": Kind("error", "Duplicates across splits", "the copies in train are left out"),
+    "classes": Kind("warning", "Folders and classes", "labels stay as they are; mend the folders"),
     "near-duplicates-two-classes": Kind(
         "warning",
         "Near duplicates under two classes",
-        "kept on one side of the split; look at them",
+        "kept together; look at them",
     ),
     "alike": Kind("warning", "Classes of look-alikes", "kept, on both sides of the split"),
     "duplicates": Kind("warning", "Identical files", "kept on one side of the split"),
@@ -123,8 +123,8 @@ class AuditReport:
 
     def summary(self) -> str:
         """One line: how many pictures there are, what was left out, what stays together."""
-        classes = len(self.dataset.class_names)
-        parts = [f"{len(self.dataset.samples):,} pictures in {classes:,} classes"]
+        pictures = plural(len(self.dataset.samples), "picture")
+        parts = [f"{pictures} in {plural(len(self.dataset.class_names), 'class', 'classes')}"]
         left_out = [
             f"{len(indices):,} {reason}"
             for indices, reason in (
@@ -136,9 +136,13 @@ class AuditReport:
         if left_out:
             parts.append(f"{', '.join(left_out)}: left out")
         if self.duplicate_groups:
-            groups = len(self.duplicate_groups)
-            noun = "group of duplicates stays" if groups == 1 else "groups of duplicates stay"
-            parts.append(f"{groups:,} {noun} on one side of the split")
+            groups = plural(len(self.duplicate_groups), "group")
+            across = sum(finding.kind == "across-splits" for finding in self.findings)
+            parts.append(
+                f"{groups} of duplicates, {across:,} across splits"
+                if self.dataset.splits
+                else f"{groups} of duplicates kept on one side of the split"
+            )
         return "; ".join(parts)
 
     def to_json(self) -> str:
@@ -206,19 +210,20 @@ class _Audit:
         self.copies: dict[bytes, list[int]] = {}
         for index in self.readable:
             self.copies.setdefault(inspections[index].digest, []).append(index)
-        self.contradictory = sorted(
-            index
-            for copies in self.copies.values()
-            if len(self._labels(copies)) > 1
-            for index in copies
-        )
+        self.contradictions = [c for c in self.copies.values() if len(self._labels(c)) > 1]
+        self.contradictory = sorted(index for copies in self.contradictions for index in copies)
+        left_out = set(self.contradictory)
+        self.usable = [index for index in self.readable if index not in left_out]
+        self.of_class = Counter(dataset.samples[index].label for index in self.readable)
 
     def report(self) -> AuditReport:
-        groups, alike = self._groups()
-        left_out = set(self.contradictory)
-        usable_groups = ([i for i in group if i not in left_out] for group in groups)
+        found, alike = self._groups()
+        usable = set(self.usable)
+        shrunk = (tuple(index for index in group if index in usable) for group in found)
+        groups = [group for group in shrunk if len(group) > 1]
         findings = [
             *self._unreadable(),
+            *map(self._about_contradiction, self.contradictions),
             *(finding for group in groups for finding in self._about_group(group)),
             *map(self._about_alike, alike),
             *(Finding("classes", warning) for warning in self.dataset.warnings),
@@ -232,7 +237,7 @@ class _Audit:
             findings=tuple(sorted(findings, key=lambda finding: order.index(finding.kind))),
             unreadable=tuple(i for i, found in enumerate(self.inspections) if found.error),
             contradictory=tuple(self.contradictory),
-            duplicate_groups=tuple(tuple(group) for group in usable_groups if len(group) > 1),
+            duplicate_groups=tuple(groups),
         )
 
     def _groups(self) -> tuple[list[list[int]], list[list[int]]]:
@@ -261,9 +266,8 @@ class _Audit:
     def _is_most_of_a_class(self, group: Sequence[int]) -> bool:
         if len(group) < _ALIKE_SIZE:
             return False
-        of_class = Counter(self.dataset.samples[index].label for index in self.readable)
         in_group = Counter(self.dataset.samples[index].label for index in group)
-        return any(count > _ALIKE_SHARE * of_class[label] for label, count in in_group.items())
+        return any(count > _ALIKE_SHARE * self.of_class[label] for label, count in in_group.items())
 
     def _unreadable(self) -> Iterator[Finding]:
         for sample, found in zip(self.dataset.samples, self.inspections, strict=True):
@@ -271,52 +275,42 @@ class _Audit:
                 name = self.dataset.name(sample.path)
                 yield Finding("unreadable", f"{name}: {found.error}", (sample.path,))
 
+    def _about_contradiction(self, copies: Sequence[int]) -> Finding:
+        message = f"{len(copies):,} identical files, under {self._class_names(copies)}"
+        return Finding("two-classes", message, self._paths(copies))
+
     def _about_group(self, group: Sequence[int]) -> Iterator[Finding]:
-        """What a group of duplicates is, and whether it stands in more than one split."""
+        """What a group of duplicates is, and whether it has two classes or splits."""
         paths = self._paths(group)
         identical = len({self._digest(index) for index in group}) == 1
-        what = "identical files" if identical else "pictures that show the same"
+        what = f"{len(group):,} {'identical files' if identical else 'pictures that show the same'}"
         labels = self._labels(group)
-        if len(labels) == 1:
-            kind = "duplicates" if identical else "near-duplicates"
-            yield Finding(kind, f"{len(group)} {what}", paths)
-        else:
-            contradicted = not set(self.contradictory).isdisjoint(group)
-            kind = "two-classes" if contradicted else "near-duplicates-two-classes"
-            names = quote_names(self.dataset.class_names[label] for label in sorted(labels))
-            yield Finding(kind, f"{len(group)} {what}, under {names}", paths)
         splits = {str(self.dataset.samples[index].split) for index in group}
+        if len(labels) > 1:
+            message = f"{what}, under {self._class_names(group)}"
+            yield Finding("near-duplicates-two-classes", message, paths)
         if len(splits) > 1:
-            yield Finding(
-                "across-splits", f"{len(group)} {what}, in {quote_names(sorted(splits))}", paths
-            )
+            yield Finding("across-splits", f"{what}, in {quote_names(sorted(splits))}", paths)
+        if len(labels) == len(splits) == 1:
+            yield Finding("duplicates" if identical else "near-duplicates", what, paths)
 
     def _about_alike(self, group: Sequence[int]) -> Finding:
-        names = quote_names(
-            self.dataset.class_names[label] for label in sorted(self._labels(group))
+        message = (
+            f"{len(group):,} pictures of {self._class_names(group)}, most of a class, "
+            "hardly differ; if they are frames of one film, divide them by hand"
         )
-        return Finding(
-            "alike",
-            f"{len(group):,} pictures of {names}, most of a class, hardly differ; "
-            "if they are frames of one film, divide them by hand",
-            self._paths(group),
-        )
+        return Finding("alike", message, self._paths(group))
 
     def _about_counts(self) -> Iterator[Finding]:
         """Imbalance and few pictures, of what is left to train on."""
-        left_out = set(self.contradictory)
         samples = self.dataset.samples
-        to_train = [i for i, sample in enumerate(samples) if sample.split in (None, "train")]
+        to_train = {i for i, sample in enumerate(samples) if sample.split in (None, "train")}
         exist = class_counts(self.dataset, to_train)
-        readable = set(self.readable) - left_out
-        counts = class_counts(self.dataset, (i for i in to_train if i in readable))
-        few = [
-            f"{name} ({counts[name]})"
-            for name in exist
-            if exist[name] and counts[name] < MIN_PICTURES
-        ]
+        counts = class_counts(self.dataset, to_train.intersection(self.usable))
+        few = {name: counts[name] for name in exist if exist[name] and counts[name] < MIN_PICTURES}
         if few:
-            message = f"fewer than {MIN_PICTURES} pictures to train on: {quote_names(few)}"
+            classes = list_some(f"'{name}' ({count})" for name, count in few.items())
+            message = f"fewer than {MIN_PICTURES} pictures to train on: {classes}"
             yield Finding("few-pictures", message)
         present = {name: count for name, count in counts.items() if count}
         if not present:
@@ -338,26 +332,30 @@ class _Audit:
             name = self.dataset.name(self.dataset.samples[smallest].path)
             yield Finding(
                 "small",
-                f"{len(small):,} pictures have a side below {self.resolution} pixels, "
+                f"{plural(len(small), 'picture')} with a side below {self.resolution} pixels, "
                 f"the smallest is {name}, {width} x {height}",
                 self._paths(small),
             )
         if self.dataset.stray:
             yield Finding(
                 "stray",
-                f"{len(self.dataset.stray):,} files are in no class folder or are no pictures",
+                f"{plural(len(self.dataset.stray), 'file')} in no class folder, or no pictures",
                 self.dataset.stray,
             )
         for kind in _NOTES:
             having = [i for i in self.readable if kind in self.inspections[i].traits]
             if having:
-                yield Finding(kind, f"{len(having):,} pictures", self._paths(having))
+                yield Finding(kind, plural(len(having), "picture"), self._paths(having))
 
     def _digest(self, index: int) -> bytes:
         return self.inspections[index].digest
 
     def _labels(self, indices: Iterable[int]) -> set[int]:
         return {self.dataset.samples[index].label for index in indices}
+
+    def _class_names(self, indices: Iterable[int]) -> str:
+        labels = sorted(self._labels(indices))
+        return quote_names(self.dataset.class_names[label] for label in labels)
 
     def _paths(self, indices: Iterable[int]) -> tuple[Path, ...]:
         return tuple(self.dataset.samples[index].path for index in indices)

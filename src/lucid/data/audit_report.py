@@ -64,7 +64,8 @@ def _section(report: AuditReport, kind: str, findings: list[Finding]) -> Iterato
     if kind in GROUPS:
         yield from _groups(report, findings)
         return
-    yield from _lines(finding.message for finding in findings)
+    if severity != "note":  # a note says no more than its title and pictures
+        yield from _lines(finding.message for finding in findings)
     paths = [path for finding in findings for path in finding.paths]
     if kind == "stray":
         yield from _lines(report.dataset.name(path) for path in paths)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from lucid.data.samples import SPLIT_NAMES, Record, SplitName, clean_class_name
+from lucid.data.samples import SPLIT_NAMES, Record, SplitName, clean_class_name, plural
 from lucid.errors import DataError, suggest
 from lucid.files import open_file
 
@@ -63,7 +63,9 @@ def read_manifest(path: Path, *, confined: bool = False) -> tuple[list[Record], 
             f"{path}: none of the {len(records):,} files that it lists exists, such as "
             f"{records[0].path}; paths are relative to the manifest"
         )
-    warnings = [f"{path.name} lists {repeated:,} rows twice; each counts once"] if repeated else []
+    warnings = []
+    if repeated:
+        warnings.append(f"{path.name}: {plural(repeated, 'row')} listed again; each counts once")
     return records, warnings
 
 

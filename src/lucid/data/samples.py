@@ -155,12 +155,22 @@ def clean_class_name(name: str, where: str) -> str:
     return name
 
 
+def list_some(items: Iterable[str]) -> str:
+    """The first few items, and how many more there are."""
+    items = list(items)
+    more = len(items) - _NAMED_IN_A_WARNING
+    shown = ", ".join(items[:_NAMED_IN_A_WARNING])
+    return f"{shown} and {more:,} more" if more > 0 else shown
+
+
 def quote_names(names: Iterable[str]) -> str:
     """The first few names, quoted, and how many more there are."""
-    names = list(names)
-    shown = ", ".join(f"'{name}'" for name in names[:_NAMED_IN_A_WARNING])
-    more = len(names) - _NAMED_IN_A_WARNING
-    return f"{shown} and {more:,} more" if more > 0 else shown
+    return list_some(f"'{name}'" for name in names)
+
+
+def plural(count: int, noun: str, nouns: str | None = None) -> str:
+    """``"1 picture"``, ``"2 pictures"``."""
+    return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
 
 
 def _class_warnings(class_names: list[str], samples: list[Sample]) -> list[str]:
@@ -173,8 +183,8 @@ def _class_warnings(class_names: list[str], samples: list[Sample]) -> list[str]:
         missing = [name for label, name in enumerate(class_names) if (split, label) not in present]
         if missing:
             place = f" in {split}" if split else ""
-            noun = "class" if len(missing) == 1 else "classes"
-            warnings.append(f"no picture{place} of the {noun} {quote_names(missing)}")
+            classes = "class" if len(missing) == 1 else "classes"
+            warnings.append(f"no picture{place} of the {classes} {quote_names(missing)}")
     spellings: dict[str, list[str]] = {}
     for name in class_names:
         spellings.setdefault(name.casefold(), []).append(name)

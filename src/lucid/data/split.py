@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lucid.checks import check_integer, check_number
-from lucid.data.samples import Dataset, quote_names
+from lucid.data.samples import Dataset, plural, quote_names
 from lucid.errors import DataError
 
 _FEWEST_CLASSES = 2
@@ -222,7 +222,7 @@ def _without_copies(
     if not dropped:
         return kept, []
     return kept, [
-        f"{dropped:,} training pictures have a duplicate in validation or test; they were left out"
+        f"left out {plural(dropped, 'training picture')} with a duplicate in validation or test"
     ]
 
 
@@ -249,7 +249,7 @@ def _indices(
     missing = [name for name in names if name not in known]
     if missing:
         raise DataError(
-            f"{dataset.source}: {len(missing):,} pictures of the split are not there, "
+            f"{dataset.source}: {plural(len(missing), 'picture')} of the split not found, "
             f"such as '{missing[0]}'"
         )
     return [known[name] for name in names]
