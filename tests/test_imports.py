@@ -27,16 +27,17 @@ MODULES = sorted(
 # module counts: lucid.data.loader stands apart from lucid.data.
 LAYERS = (
     ("lucid.errors",),
-    ("lucid.checks", "lucid.files"),
-    ("lucid.page",),
+    ("lucid.checks", "lucid.files", "lucid.page", "lucid.parallel"),
     ("lucid.architecture",),
-    ("lucid.network", "lucid.images", "lucid.checkpoint"),
-    ("lucid.data",),
+    ("lucid.decoding", "lucid.network"),
+    ("lucid.images",),
+    ("lucid.checkpoint", "lucid.data"),
     ("lucid.nn",),
     ("lucid.models",),
-    ("lucid.visual", "lucid.data.augmentation", "lucid.data.loader"),
+    ("lucid.data.augmentation", "lucid.data.colour", "lucid.data.contact_sheet"),
+    ("lucid.visual", "lucid.data.loader"),
     ("lucid.prediction",),
-    ("lucid.training", "lucid.evaluation"),
+    ("lucid.evaluation", "lucid.training"),
     ("lucid.cli",),
 )
 
@@ -44,9 +45,13 @@ LAYERS = (
 NEEDS_TORCH = (
     "lucid.data.augmentation",
     "lucid.data.colour",
+    "lucid.data.contact_sheet",
     "lucid.data.loader",
+    "lucid.evaluation.measurement",
+    "lucid.evaluation.report",
     "lucid.models",
     "lucid.nn",
+    "lucid.prediction",
     "lucid.training",
     "lucid.visual",
 )
