@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from io import IOBase
 from itertools import count, islice
 from pathlib import Path
@@ -150,14 +151,12 @@ class Classifier:
         """
         _check_several(sources)
         decoded = map_ahead(self._decode, zip(count(1), sources, strict=False), ahead=2 * BATCH)
-        while batch := list(islice(decoded, BATCH)):
-            readable = [one.pixels for one in batch if one.error is None]
-            logits = iter(self(np.stack(readable)) if readable else ())
-            for one in batch:
-                if one.error is None:
-                    yield Classified(one.source, one.pixels, next(logits))
-                else:
-                    yield one
+        with closing(decoded):
+            while batch := list(islice(decoded, BATCH)):
+                readable = [one.pixels for one in batch if one.error is None]
+                logits = iter(self(np.stack(readable)) if readable else ())
+                for one in batch:
+                    yield one if one.error else replace(one, logits=next(logits))
 
     def prediction(self, one: Classified, top: int) -> Prediction:
         """The ``top`` most probable classes of one answer of ``classify``."""

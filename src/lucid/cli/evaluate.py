@@ -99,6 +99,7 @@ def _write_report(
 
 
 def _print(evaluation: Evaluation) -> None:
+    from lucid.evaluation.metrics import CALIBRATION_BINS
     from lucid.evaluation.report import interval, percent
 
     metrics = evaluation.metrics
@@ -106,7 +107,11 @@ def _print(evaluation: Evaluation) -> None:
         ("top-1", percent(metrics.top1.value), interval(metrics.top1)),
         (f"top-{metrics.top5_classes}", percent(metrics.top5.value), interval(metrics.top5)),
         ("macro F1", percent(metrics.macro_f1), "mean over the classes in the data"),
-        ("calibration error", percent(metrics.calibration_error), "expected, 15 bins"),
+        (
+            "calibration error",
+            percent(metrics.calibration_error),
+            f"expected, {CALIBRATION_BINS} bins",
+        ),
     ]
     classes = [
         (one.name, percent(one.precision), percent(one.recall), percent(one.f1), f"{one.support:,}")
