@@ -14,6 +14,10 @@ from photo_helpers import photo
 if TYPE_CHECKING:
     from lucid.models import MobileNet
 
+# Tests share the machine with one another; threads that wait for each other would make models of
+# this size many times slower. Set before torch is imported, and for the programs that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("lucid", deadline=None)
 settings.load_profile("lucid")

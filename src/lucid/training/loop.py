@@ -68,11 +68,7 @@ class Trainer:
         self.optimizer = make_optimizer(self.model, self.recipe)
         self.device = self.batches.device
         self._saved = time.monotonic()
-        precision = self.recipe.precision
-        # On the CPUs measured (benchmarks/results) autocast only adds conversions.
-        self.autocast = precision == "bfloat16" or (
-            precision == "auto" and self.device.type == "cuda"
-        )
+        self.autocast = self.device.type != "cpu" and self.recipe.precision != "float32"
         channels = self.preprocessing.channels
         self.mean, self.std = (
             torch.tensor(values, device=self.device).view(1, channels, 1, 1)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from lucid.checkpoint import check_class_names
 from lucid.data.audit import audit
 from lucid.data.cache import DecodedImages, Squashed, open_cache
 from lucid.data.samples import Dataset
@@ -69,6 +70,7 @@ def prepare(data: str | Path, plan: Plan, progress: Progress) -> TrainingData:
     """
     recipe, preprocessing = plan.recipe, plan.preprocessing
     dataset = open_data(data)
+    check_class_names(dataset.class_names)
     report = audit(
         dataset, resolution=preprocessing.resolution, progress=partial(progress.working, "auditing")
     )

@@ -45,7 +45,8 @@ class Recipe:
             the best weights; 0 trains to the end and keeps the last ones.
         balance: for imbalanced classes: ``"loss"`` (class weights), ``"sampling"`` (each class
             equally often) or ``"none"``.
-        precision: ``"bfloat16"`` autocast, ``"float32"``, or ``"auto"``: bfloat16 on a GPU.
+        precision: ``"bfloat16"`` autocast (a GPU's), ``"float32"``, or ``"auto"``: bfloat16 where
+            there is a GPU.
         frozen_epochs: with ``--weights``, only the classifier learns for these first.
         train_resolution: side of the training crops as a share of the resolution, 0.25 to 1. A
             random crop shows objects larger than the validation crop does; smaller training crops

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from lucid.errors import TrainingError
-from lucid.files import atomic_path
+from lucid.files import write_bytes
 from lucid.training.progress import EpochRow
 
 _FORMAT = "lucid-training-state"
@@ -75,9 +75,8 @@ def save_state(
         "version": _VERSION,
         "state": json.dumps({"settings": settings, "position": asdict(position)}),
     }
-    with atomic_path(path) as temporary:
-        # A copy: safetensors refuses strided tensors such as channels-last weights.
-        save_file({key: value.contiguous() for key, value in tensors.items()}, temporary, metadata)
+    # safetensors refuses strided tensors such as channels-last weights.
+    write_bytes(path, save({key: value.contiguous() for key, value in tensors.items()}, metadata))
 
 
 def read_settings(path: Path) -> tuple[dict[str, Any], Position]:
