@@ -93,17 +93,12 @@ def _summary(metrics: Metrics) -> Html:
         ("Calibration error", percent(metrics.calibration_error), "expected, see below"),
         ("Images", f"{metrics.images:,}", f"{metrics.images - metrics.top1.hits:,} mistaken"),
     ]
-    return element(
-        "div",
-        *(
-            element(
-                "div", name, element("strong", value), element("span", note, class_="quiet"),
-                class_="card",
-            )
-            for name, value, note in cards
-        ),
-        class_="cards",
-    )  # fmt: skip
+    return element("div", *(_card(*card) for card in cards), class_="cards")
+
+
+def _card(name: str, value: str, note: str) -> Html:
+    quiet = element("span", note, class_="quiet")
+    return element("div", name, element("strong", value), quiet, class_="card")
 
 
 def _mistakes(evaluation: Evaluation, classifier: Classifier) -> list[Html]:
