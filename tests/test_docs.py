@@ -149,7 +149,8 @@ def test_every_public_name_is_in_the_reference(site: Path) -> None:
     for module in rooms:
         loaded = importlib.import_module(module)
         for name in getattr(loaded, "__all__", ()):
-            if callable(getattr(loaded, name)):
+            # lucid.nn hands on names of torch.nn, which PyTorch documents.
+            if getattr(getattr(loaded, name), "__module__", "").startswith("lucid"):
                 assert f'id="{module}.{name}"' in reference, f"{module}.{name} is in no page"
 
 
