@@ -36,17 +36,13 @@ def command(data: str, config: str | None, seed: int | None, **options: Any) -> 
     The run's folder gets model.safetensors, log.csv, tensorboard/, curves.png, recipe.toml,
     split.json and audit.json. Ctrl-C keeps the state; --resume goes on from it.
     """
-    from lucid.training import Interrupted, read_recipe, train
+    from lucid.training import read_recipe, train
 
     recipe = read_recipe(config) if config is not None else None
     if seed is not None:
         recipe = {**(recipe or {}), "seed": seed}
     with _display() as progress:
-        try:
-            result = train(data, recipe=recipe, progress=progress, **options)
-        except Interrupted as stopped:
-            progress.message(str(stopped))
-            raise
+        result = train(data, recipe=recipe, progress=progress, **options)
     output = console()
     output.print(f"{result.checkpoint}: validation top-1 {result.top1:.1%}")
     output.print(f"next: lucid evaluate {result.checkpoint} {data} --report report.html")
