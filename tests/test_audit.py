@@ -171,6 +171,20 @@ def test_class_that_looks_alike_is_not_kept_together(pets):
     assert "30 pictures of 'part', most of a class, hardly differ" in str(report.findings)
 
 
+def test_pictures_that_all_look_alike(tmp_path):
+    """Digits, say: nothing is called a near duplicate, and that is said."""
+    scene = photo(0, (64, 64))
+    for number in range(40):
+        path = tmp_path / f"{number % 2}/{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.blend(scene, photo(1 + number, (64, 64)), 0.2 + number / 100).save(path)
+    shutil.copy(tmp_path / "0/2.png", tmp_path / "0/copy.png")
+    report = run(tmp_path)
+    assert found(report, "alike") == [[]]
+    assert found(report, "duplicates") == [["0/2.png", "0/copy.png"]]
+    assert [len(group) for group in report.duplicate_groups] == [2]
+
+
 def test_duplicates_across_splits(tmp_path):
     write_classes(tmp_path / "train", {"cat": 25, "dog": 25})
     write_classes(tmp_path / "val", {"cat": 5, "dog": 5}, first_seed=100)

@@ -18,7 +18,7 @@ from lucid.data.duplicates import (
     DisjointSets,
     Fingerprint,
     fingerprint,
-    near_duplicate_groups,
+    near_duplicates,
 )
 
 SIZE = (320, 240)
@@ -50,14 +50,14 @@ def prints(images: list[Image.Image]) -> list[Fingerprint]:
 
 @pytest.mark.parametrize("name", COPIES)
 def test_copies_are_found(name):
-    originals = [photo(seed, SIZE) for seed in range(20)]
-    copies = [COPIES[name](image) for image in originals]
-    groups = near_duplicate_groups(prints(originals + copies))
-    assert groups == [[index, index + 20] for index in range(20)]
+    originals = [photo(seed, SIZE) for seed in range(60)]
+    copies = [COPIES[name](image) for image in originals[:12]]
+    groups = near_duplicates(prints(originals + copies)).groups
+    assert groups == [[index, index + 60] for index in range(12)]
 
 
 def test_different_pictures_are_not_joined():
-    assert near_duplicate_groups(prints([photo(seed, SIZE) for seed in range(200)])) == []
+    assert near_duplicates(prints([photo(seed, SIZE) for seed in range(200)])).groups == []
 
 
 def test_layout_alone_does_not_join():
@@ -69,14 +69,14 @@ def test_layout_alone_does_not_join():
     images = [Image.fromarray(np.clip(layout + one, 0, 255).astype(np.uint8)) for one in noise]
     first, second = prints(images)
     assert (first.hash != second.hash).sum() <= MAX_HASH_DISTANCE
-    assert near_duplicate_groups([first, second]) == []
+    assert near_duplicates([first, second]).groups == []
 
 
 def test_flat_pictures_are_not_joined():
     """Two empty pages are no copies of each other, whatever the noise on them."""
     noise = np.random.default_rng(0).integers(250, 252, (4, *SIZE[::-1]), dtype=np.uint8)
     images = [Image.new("L", SIZE, 250), Image.new("L", SIZE, 251), *map(Image.fromarray, noise)]
-    assert near_duplicate_groups(prints(images)) == []
+    assert near_duplicates(prints(images)).groups == []
 
 
 def test_small_pictures_have_no_fingerprint():
@@ -87,12 +87,12 @@ def test_small_pictures_have_no_fingerprint():
 def test_chains_are_one_group():
     images = [COPIES["darker"](photo(0, SIZE)), photo(0, SIZE), photo(1, SIZE)]
     images.append(COPIES["recompressed"](images[1]))
-    assert near_duplicate_groups(prints(images)) == [[0, 1, 3]]
+    assert near_duplicates(prints(images)).groups == [[0, 1, 3]]
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_no_pairs(count):
-    assert near_duplicate_groups(prints([photo(0, SIZE)] * count)) == []
+    assert near_duplicates(prints([photo(0, SIZE)] * count)) == ([], True)
 
 
 def test_tiles_find_what_all_pairs_give(monkeypatch):
@@ -121,7 +121,26 @@ def test_tiles_find_what_all_pairs_give(monkeypatch):
                 joined += 1
     assert 5 < joined < 20
     pairs = [Fingerprint(*pair) for pair in zip(hashes, details, strict=True)]
-    assert near_duplicate_groups(pairs) == expected.groups()
+    assert near_duplicates(pairs).groups == expected.groups()
+
+
+def test_look_alikes_are_no_duplicates():
+    """Parts before one camera: what they share says nothing, and what differs is small."""
+    scene = photo(0, SIZE)
+    parts = [Image.blend(scene, photo(seed, SIZE), 0.2 + seed / 150) for seed in range(1, 61)]
+    assert near_duplicates(prints(parts)) == ([], False)
+
+
+def test_films_are_groups():
+    """Frames of five scenes: a fifth of all pairs are near duplicates, and stay found."""
+    frames = []
+    for scene in range(5):
+        for number in range(10):
+            frame = photo(scene, SIZE)
+            frame.paste("red", (20 * number, 100, 20 * number + 15, 115))
+            frames.append(frame)
+    groups = near_duplicates(prints(frames)).groups
+    assert groups == [list(range(10 * scene, 10 * scene + 10)) for scene in range(5)]
 
 
 def test_disjoint_sets():

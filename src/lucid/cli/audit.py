@@ -120,7 +120,7 @@ def _example(report: AuditReport, findings: list[Finding]) -> str:
 
     first = findings[0]
     names = [report.dataset.name(path) for path in first.paths[:_NAMES_SHOWN]]
-    if first.kind in GROUPS:
+    if first.kind in GROUPS and names:
         return ", ".join(names)
     if first.severity == "note":
         return names[0]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from lucid.checks import check_integer
-from lucid.data.duplicates import DisjointSets, near_duplicate_groups
+from lucid.data.duplicates import DisjointSets, near_duplicates
 from lucid.data.inspection import Inspection, Progress, inspect_all
 from lucid.data.samples import Dataset, list_some, plural, quote_names
 from lucid.images import MAX_RESOLUTION
@@ -37,7 +37,7 @@ KINDS = {
         "Near duplicates under two classes",
         "kept together; look at them",
     ),
-    "alike": Kind("warning", "Classes of look-alikes", "kept, on both sides of the split"),
+    "alike": Kind("warning", "Look-alikes", "kept, on both sides of the split"),
     "duplicates": Kind("warning", "Identical files", "kept on one side of the split"),
     "near-duplicates": Kind("warning", "Near duplicates", "kept on one side of the split"),
     "imbalance": Kind("warning", "Imbalance", "kept; balance the sampling or add pictures"),
@@ -71,6 +71,10 @@ MIN_PICTURES = 20
 # parts before one camera; keeping it on one side would leave nothing to validate with.
 _ALIKE_SHARE = 0.5
 _ALIKE_SIZE = 10
+_TOO_MUCH_ALIKE = (
+    "the pictures are so much alike that copies can't be told from look-alikes; "
+    "only identical files were looked for"
+)
 
 
 @dataclass(frozen=True)
@@ -217,7 +221,7 @@ class _Audit:
         self.of_class = Counter(dataset.samples[index].label for index in self.readable)
 
     def report(self) -> AuditReport:
-        found, alike = self._groups()
+        found, alike, distinct = self._groups()
         usable = set(self.usable)
         shrunk = (tuple(index for index in group if index in usable) for group in found)
         groups = [group for group in shrunk if len(group) > 1]
@@ -226,6 +230,7 @@ class _Audit:
             *map(self._about_contradiction, self.contradictions),
             *(finding for group in groups for finding in self._about_group(group)),
             *map(self._about_alike, alike),
+            *([] if distinct else [Finding("alike", _TOO_MUCH_ALIKE)]),
             *(Finding("classes", warning) for warning in self.dataset.warnings),
             *self._about_counts(),
             *self._about_files(),
@@ -240,8 +245,9 @@ class _Audit:
             duplicate_groups=tuple(groups),
         )
 
-    def _groups(self) -> tuple[list[list[int]], list[list[int]]]:
-        """The groups of duplicates, and those that are too much of a class to be duplicates."""
+    def _groups(self) -> tuple[list[list[int]], list[list[int]], bool]:
+        """The groups of duplicates, those that are too much of a class to be duplicates, and
+        whether near duplicates can be told at all."""
         prints = {
             copies[0]: print_
             for copies in self.copies.values()
@@ -250,8 +256,9 @@ class _Audit:
         first_of = list(prints)
         sets = DisjointSets(len(self.inspections))
         alike = []
-        for found in near_duplicate_groups(list(prints.values())):
-            near = [first_of[place] for place in found]
+        groups, distinct = near_duplicates(list(prints.values()))
+        for places in groups:
+            near = [first_of[place] for place in places]
             group = sorted(i for first in near for i in self.copies[self._digest(first)])
             if self._is_most_of_a_class(group):
                 alike.append(group)
@@ -261,7 +268,7 @@ class _Audit:
         for first, *others in self.copies.values():
             for index in others:
                 sets.join(first, index)
-        return sets.groups(), alike
+        return sets.groups(), alike, distinct
 
     def _is_most_of_a_class(self, group: Sequence[int]) -> bool:
         if len(group) < _ALIKE_SIZE:
