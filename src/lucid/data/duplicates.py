@@ -137,9 +137,9 @@ class _Details:
         self.norms = np.sqrt(self._products(values, values))
 
     def agreement(self, left: Indices, right: Indices) -> NDArray[np.float32]:
-        """Cosines of pairs, (pairs,); a picture without detail agrees with none."""
+        """Cosines of pairs of pictures that have detail, (pairs,)."""
         products = self._products(self.values[left], self.values[right])
-        products /= np.maximum(self.norms[left] * self.norms[right], _MIN_NORM)
+        products /= self.norms[left] * self.norms[right]
         return products
 
     @staticmethod
