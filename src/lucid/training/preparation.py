@@ -11,18 +11,21 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from lucid.checkpoint import check_class_names
 from lucid.data.audit import audit
 from lucid.data.cache import DecodedImages, Squashed, open_cache
+from lucid.data.loader import Batches
 from lucid.data.samples import Dataset
 from lucid.data.sources import open_data
-from lucid.data.split import split
+from lucid.data.split import Split, split
 from lucid.errors import DataError
 from lucid.images import Preprocessing
 from lucid.training.plan import Plan
 from lucid.training.progress import Progress
+from lucid.training.recipe import Recipe
 
 # Whole images are kept a little larger than the training crops, so that a crop of most of an image
 # still has a pixel for each of its own.
@@ -60,6 +63,27 @@ class TrainingData:
         """Names for the checkpoint, so that it is evaluated on these again; empty if too many."""
         names = self.split["validation"]
         return names if sum(map(len, names)) <= _MAX_NAMES_BYTES else []
+
+    @property
+    def class_weights(self) -> NDArray[np.float64]:
+        """How much rarer than average each class is, (classes,): N / (classes x its images)."""
+        counts = np.bincount(self.train_labels, minlength=len(self.class_names))
+        return len(self.train_labels) / (len(counts) * np.maximum(counts, 1))
+
+    def batches(self, recipe: Recipe, device: torch.device) -> Batches:
+        """The training batches of a recipe."""
+        is_sampled = recipe.balance == "sampling"
+        return Batches(
+            images=self.train_images,
+            labels=self.train_labels,
+            num_classes=len(self.class_names),
+            batch_size=min(recipe.batch_size, len(self.train_labels)),
+            resolution=self.train_resolution,
+            augmentation=recipe.augmentation,
+            seed=recipe.seed,
+            weights=self.class_weights[self.train_labels] if is_sampled else None,
+            device=device,
+        )
 
 
 def prepare(data: str | Path, plan: Plan, progress: Progress) -> TrainingData:
@@ -107,7 +131,7 @@ def prepare(data: str | Path, plan: Plan, progress: Progress) -> TrainingData:
         train_resolution=train_resolution,
         split=names,
         audit_json=report.to_json(),
-        fingerprint=_fingerprint(dataset, names),
+        fingerprint=_fingerprint(dataset, sides),
     )
 
 
@@ -132,11 +156,13 @@ def _labels(dataset: Dataset, indices: Sequence[int]) -> NDArray[np.int64]:
     return np.array([dataset.samples[index].label for index in indices], np.int64)
 
 
-def _fingerprint(dataset: Dataset, names: dict[str, list[str]]) -> str:
-    sizes = {
-        dataset.name(sample.path): (sample.label, sample.path.stat().st_size)
-        for sample in dataset.samples
-    }
-    content = [(side, name, *sizes[name]) for side, members in names.items() for name in members]
+def _fingerprint(dataset: Dataset, sides: Split) -> str:
+    content = [
+        [
+            (dataset.name(sample.path), sample.label, sample.path.stat().st_size)
+            for sample in (dataset.samples[index] for index in indices)
+        ]
+        for indices in (sides.train, sides.validation)
+    ]
     text = json.dumps([dataset.class_names, content])
     return hashlib.sha256(text.encode()).hexdigest()

@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from lucid import __version__
 from lucid.checkpoint import JSON, Checkpoint, write_checkpoint
-from lucid.data.loader import Batches
 from lucid.errors import ConfigError, DivergenceError, TrainingError
 from lucid.evaluation import plots
 from lucid.files import atomic_path, check_writable_folder, write_text
@@ -167,19 +165,11 @@ class _Run:
 
     def _trainer(self, model: MobileNet, position: Position, log: RunLog) -> Trainer:
         recipe, data = self.plan.recipe, self.data
-        counts = np.bincount(data.train_labels, minlength=len(data.class_names))
-        frequency = len(data.train_labels) / (len(counts) * np.maximum(counts, 1))  # (classes,)
-        batches = Batches(
-            images=data.train_images,
-            labels=data.train_labels,
-            num_classes=len(data.class_names),
-            batch_size=min(recipe.batch_size, len(data.train_labels)),
-            resolution=data.train_resolution,
-            augmentation=recipe.augmentation,
-            seed=recipe.seed,
-            weights=frequency[data.train_labels] if recipe.balance == "sampling" else None,
-            device=self.device,
-        )
+        class_weights = None
+        if recipe.balance == "loss":
+            class_weights = torch.tensor(
+                data.class_weights, dtype=torch.float32, device=self.device
+            )
 
         def save() -> None:
             settings = {"plan": self.plan.to_dict(), "data": data.fingerprint}
@@ -195,17 +185,13 @@ class _Run:
         trainer = Trainer(
             model=model,
             recipe=recipe,
-            batches=batches,
+            batches=data.batches(recipe, self.device),
             validation=data.validation_images,
             validation_labels=data.validation_labels,
             preprocessing=self.plan.preprocessing,
             save=save,
             finish_epoch=finish_epoch,
-            class_weights=(
-                torch.tensor(frequency, dtype=torch.float32, device=self.device)
-                if recipe.balance == "loss"
-                else None
-            ),
+            class_weights=class_weights,
             has_pretrained_backbone=self.plan.weights is not None,
             progress=self.progress,
             position=position,
