@@ -21,6 +21,7 @@ extensions = [
     "lucid_docs",
 ]
 exclude_patterns = ["_build"]
+smartquotes_action = "qe"  # not --options, which would get dashes
 
 html_theme = "furo"
 html_title = f"lucid {release}"

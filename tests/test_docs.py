@@ -12,12 +12,17 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import dedent
 
 import click
 import pytest
+from checkpoint_helpers import small_checkpoint
+from photo_helpers import photo
 
 import lucid
+from lucid.checkpoint import write_checkpoint
 from lucid.cli import COMMANDS
+from lucid.training import read_recipe
 
 REPOSITORY = Path(__file__).parents[1]
 DOCS = REPOSITORY / "docs"
@@ -172,6 +177,40 @@ def test_examples_in_docstrings_run(
 def test_examples_in_pages_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert doctest.testfile(str(page), module_relative=False).failed == 0
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=lambda page: page.stem)
+def test_programs_in_pages_run(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a checkpoint and a photo at the places that the pages name."""
+    programs = _programs(page.read_text())
+    if page.stem in ("README", "index", "tutorial"):
+        assert any("lucid.load" in program for program in programs)
+    monkeypatch.chdir(tmp_path)
+    Path("runs", "photos").mkdir(parents=True)
+    for place in ("runs/photos/model.safetensors", "model.safetensors"):
+        write_checkpoint(place, small_checkpoint())
+    photo(0).save("new.jpg")
+    for program in programs:
+        exec(compile(program, page.name, "exec"), {})
+        assert any(name in capsys.readouterr().out for name in small_checkpoint().class_names)
+
+
+def test_recipes_shown_are_valid(tmp_path: Path) -> None:
+    page = (DOCS / "recipe.rst").read_text()
+    shown = re.findall(r"code-block:: toml\n\n((?: {4}.*\n|\n)+)", page)
+    assert shown
+    for text in [*map(dedent, shown), (REPOSITORY / "examples" / "digits.toml").read_text()]:
+        (tmp_path / "recipe.toml").write_text(text)
+        assert read_recipe(tmp_path / "recipe.toml")
+
+
+def _programs(text: str) -> list[str]:
+    """The Python that a page shows for use; declarations alone are not run."""
+    fenced = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    blocks = re.findall(r"^\.\. code-block:: python\n\n((?: {4}.*\n|\n)+)", text, re.MULTILINE)
+    return [code for code in fenced + list(map(dedent, blocks)) if "import" in code]
 
 
 def _commands(text: str) -> Iterator[tuple[str, list[str]]]:
