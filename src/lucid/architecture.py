@@ -86,6 +86,13 @@ class Convolution:
         """(out channels, in channels of a group, kernel, kernel)."""
         return (self.out_channels, self.in_channels // self.groups, self.kernel, self.kernel)
 
+    @property
+    def tensor_paths(self) -> tuple[str, str]:
+        """Paths of convolution and batch norm; conv1 names its parts, a block numbers them."""
+        if self.kind == "stem":
+            return f"{self.name}.conv", f"{self.name}.bn"
+        return f"{self.name}.0", f"{self.name}.1"
+
     def output_side(self, side: int) -> int:
         """Pixels out for pixels in along one axis; symmetric and SAME padding agree on it."""
         return -(-side // self.stride)
@@ -192,7 +199,7 @@ def tensor_shapes(arguments: MobileNetArguments) -> dict[str, tuple[int, ...]]:
     """
     shapes: dict[str, tuple[int, ...]] = {}
     for convolution in convolutions(arguments):
-        weight, norm = _tensor_paths(convolution)
+        weight, norm = convolution.tensor_paths
         shapes[f"{weight}.weight"] = convolution.weight_shape
         for part in ("weight", "bias", "running_mean", "running_var"):
             shapes[f"{norm}.{part}"] = (convolution.out_channels,)
@@ -200,10 +207,3 @@ def tensor_shapes(arguments: MobileNetArguments) -> dict[str, tuple[int, ...]]:
     shapes["fc.weight"] = (arguments.num_classes, arguments.feature_channels)
     shapes["fc.bias"] = (arguments.num_classes,)
     return shapes
-
-
-def _tensor_paths(convolution: Convolution) -> tuple[str, str]:
-    """Paths of convolution and batch norm; conv1 names its parts, a block numbers them."""
-    if convolution.kind == "stem":
-        return f"{convolution.name}.conv", f"{convolution.name}.bn"
-    return f"{convolution.name}.0", f"{convolution.name}.1"
