@@ -68,11 +68,11 @@ class Recipe:
         ConfigError: a value has the wrong type or is out of range.
     """
 
-    epochs: int = 120
-    batch_size: int = 64
-    optimizer: Optimizer = "adamw"
-    learning_rate: float = 0.003
-    weight_decay: float = 0.05
+    epochs: int = 100
+    batch_size: int = 32
+    optimizer: Optimizer = "sgd"
+    learning_rate: float = 0.1
+    weight_decay: float = 0.0005
     warmup_epochs: float = 3.0
     label_smoothing: float = 0.1
     average_decay: float = 0.998
@@ -88,11 +88,11 @@ class Recipe:
     seed: int = 0
     crop_fraction: float = 0.875
     interpolation: Interpolation = "bilinear"
-    last_stride: int = 2
+    last_stride: int = 1
     crop_area: float = 0.25
     flip: bool = True
-    color_jitter: float = 0.0
-    policy: str = "trivial"
+    color_jitter: float = 0.3
+    policy: str = "none"
     erasing: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
