@@ -28,9 +28,10 @@ MODULES = sorted(
 LAYERS = (
     ("lucid.errors",),
     ("lucid.checks", "lucid.files", "lucid.page", "lucid.parallel"),
-    ("lucid.architecture",),
+    ("lucid.architecture", "lucid.container"),
     ("lucid.decoding", "lucid.network"),
     ("lucid.images",),
+    ("lucid.description",),
     ("lucid.checkpoint", "lucid.data"),
     ("lucid.nn",),
     ("lucid.models",),

@@ -7,7 +7,8 @@ The tree::
     ├── ShapeError (ValueError)             a tensor or image has the wrong shape or dtype
     ├── DataError                           a data set can't be used
     │   └── ImageError                      one image can't be read
-    ├── CheckpointError                     a checkpoint is truncated, foreign or inconsistent
+    ├── CheckpointError                     a file of lucid is truncated, foreign or inconsistent
+    ├── NetworkError                        a network's layers contradict one another or overflow
     ├── OutputError                         a place to write to is missing, full or read-only
     ├── RenderError                         a browser or Mermaid can't draw a chart
     ├── TrainingError                       training can't go on
@@ -44,7 +45,11 @@ class ImageError(DataError):
 
 
 class CheckpointError(LucidError):
-    """A checkpoint is truncated, foreign, too large or inconsistent."""
+    """A checkpoint or network file is truncated, foreign, too large or inconsistent."""
+
+
+class NetworkError(LucidError):
+    """A network's layers contradict one another, or their numbers could overflow."""
 
 
 class OutputError(LucidError):
