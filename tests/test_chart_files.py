@@ -108,9 +108,18 @@ def test_unknown_suffix(tmp_path: Path, name: str) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_missing_folder(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="choose a folder that exists"):
-        write_chart(SMALL, tmp_path / "none" / "a.mmd")
+def test_missing_folder_is_made(tmp_path: Path) -> None:
+    write_chart(SMALL, tmp_path / "none" / "a.mmd")
+    assert (tmp_path / "none" / "a.mmd").is_file()
+
+
+def test_place_that_can_not_be_written_is_found_before_the_browser_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("LUCID_BROWSER", str(tmp_path / "no browser"))
+    with pytest.raises(OutputError, match="choose a folder that exists and can be written"):
+        write_chart(SMALL, tmp_path / "file" / "a.svg")
 
 
 def test_missing_browser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,6 +158,14 @@ def test_browser_that_fails(
     monkeypatch.setenv("LUCID_BROWSER", str(program))
     monkeypatch.setattr(browser, "_TIME_LIMIT", 1)
     with pytest.raises(RenderError, match=message):
+        write_chart(SMALL, tmp_path / "a.svg")
+
+
+@pytest.mark.usefixtures("mermaid")
+def test_mermaid_that_does_not_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "empty.js").touch()
+    monkeypatch.setenv("LUCID_MERMAID_JS", str(tmp_path / "empty.js"))
+    with pytest.raises(RenderError, match=r"could not be loaded from the network.*npm install"):
         write_chart(SMALL, tmp_path / "a.svg")
 
 

@@ -18,7 +18,7 @@ from string import Template
 from PIL import Image
 
 from lucid.errors import ConfigError, RenderError, suggest
-from lucid.files import write_bytes
+from lucid.files import check_writable_folder, write_bytes
 from lucid.visual.browser import dump_page, screenshot
 
 # The version of package.json, and the hash of its dist/mermaid.min.js; a test compares both.
@@ -62,7 +62,7 @@ def write_chart(chart: str, path: str | Path, *, title: str = "chart") -> None:
 
     Args:
         chart: Mermaid text, as ``build_module_mermaid_chart`` returns it.
-        path: of the file to write, in a folder that exists.
+        path: of the file to write; its folder is made when missing.
         title: of the web page.
     Raises:
         ConfigError: the suffix is none of these, or an environment variable names no file.
@@ -77,6 +77,7 @@ def write_chart(chart: str, path: str | Path, *, title: str = "chart") -> None:
         raise ConfigError(
             f"{path}: the suffix must be one of {known}, got {suffix!r}{suggest(suffix, _FORMATS)}"
         )
+    check_writable_folder(path.parent)  # before the browser works in vain
     write_bytes(path, _FORMATS[suffix](chart, title))
 
 
