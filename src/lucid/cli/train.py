@@ -27,7 +27,7 @@ _ROWS_PRINTED = 20  # of a run's epochs
 @click.option("--weights", metavar="CHECKPOINT", help="Start from this checkpoint.")
 @click.option("--out", metavar="DIR", help="Folder of the run; runs/DATA-WIDTH-RESOLUTION.")
 @click.option("--config", metavar="FILE", help="TOML file that sets keys of the recipe.")
-@click.option("--seed", type=int, help="Of everything random; 0.")
+@click.option("--seed", type=int, help="Of everything random but the split; 0.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out.")
 @click.option("--device", default="auto", help="auto, cpu, cuda, ...")
 def command(data: str, config: str | None, seed: int | None, **options: Any) -> None:

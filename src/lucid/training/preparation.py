@@ -102,7 +102,7 @@ def prepare(data: str | Path, plan: Plan, progress: Progress) -> TrainingData:
         dataset,
         report.duplicate_groups,
         usable=report.usable,
-        seed=recipe.seed,
+        seed=recipe.split_seed,
         validation_fraction=recipe.validation_share,
     )
     for line in (*dataset.warnings, report.summary(), *sides.warnings):

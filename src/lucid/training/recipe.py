@@ -52,7 +52,8 @@ class Recipe:
             random crop shows objects larger than the validation crop does; smaller training crops
             undo that and cost less (Touvron et al. 2019, arXiv:1906.06423).
         validation_share: of each class, when DATA brings no validation images; 0.05 to 0.5.
-        seed: of everything random.
+        split_seed: of the choice of validation images, so that runs with other seeds compare.
+        seed: of everything else random.
         crop_fraction: side of the centred square kept for validation and prediction.
         interpolation: of every resize.
         last_stride: stride of the last depthwise layer, 1 or 2, of a model trained from scratch.
@@ -85,6 +86,7 @@ class Recipe:
     frozen_epochs: int = 1
     train_resolution: float = 0.875
     validation_share: float = 0.2
+    split_seed: int = 0
     seed: int = 0
     crop_fraction: float = 0.875
     interpolation: Interpolation = "bilinear"
@@ -111,6 +113,7 @@ class Recipe:
         check_choice("balance", self.balance, BALANCES)
         check_choice("precision", self.precision, PRECISIONS)
         check_integer("frozen_epochs", self.frozen_epochs, 0, 100_000)
+        check_integer("split_seed", self.split_seed, 0, 2**63 - 1)
         check_integer("seed", self.seed, 0, 2**63 - 1)
         check_choice("interpolation", self.interpolation, INTERPOLATIONS)
         check_choice("policy", self.policy, POLICIES)
