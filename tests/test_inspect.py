@@ -18,7 +18,7 @@ from lucid.checkpoint import write_checkpoint
 from lucid.cli import main
 from lucid.images import Preprocessing
 from lucid.models import MODELS
-from lucid.network import layers, totals
+from lucid.network import layers, sized_layers, totals
 
 Inspect = Callable[..., str]
 
@@ -59,7 +59,7 @@ def test_table_of_a_checkpoint(checkpoint):
     ):
         assert any(part in line for line in lines), part
     rows = {words[0]: words for line in lines if (words := line.split())}
-    records = layers(MobileNetArguments(1 / 32, 3), 32, 32)
+    records = sized_layers(layers(MobileNetArguments(1 / 32, 3)), 32, 32)
     for layer in records:
         assert "x".join(map(str, layer.output_shape)) in rows[layer.name]
         assert f"{layer.parameters:,}" in rows[layer.name]
@@ -78,7 +78,7 @@ def test_json_of_a_checkpoint(checkpoint):
     assert found["metrics"] == stored.metrics
     assert found["provenance"] == stored.provenance
     assert found["resolution"] == 32
-    records = layers(stored.arguments, 32, 32)
+    records = sized_layers(layers(stored.arguments), 32, 32)
     assert [layer["name"] for layer in found["layers"]] == [layer.name for layer in records]
     for layer, record in zip(found["layers"], records, strict=True):
         assert layer == {
@@ -86,7 +86,7 @@ def test_json_of_a_checkpoint(checkpoint):
             "kind": record.kind,
             "input_shape": list(record.input_shape),
             "output_shape": list(record.output_shape),
-            "kernel": list(record.kernel),
+            "kernel": list(record.window),
             "stride": record.stride,
             "parameters": record.parameters,
             "multiply_adds": record.multiply_adds,
@@ -130,7 +130,7 @@ def test_eighty_columns_hold_every_row(monkeypatch):
     lines = inspect("mobilenet").splitlines()
     assert max(map(len, lines)) <= 80
     table = lines[lines.index("") :] if "" in lines else lines
-    for layer in layers(MobileNetArguments(1.0), 224, 224):
+    for layer in sized_layers(layers(MobileNetArguments(1.0)), 224, 224):
         row = next(line for line in table if line.startswith(layer.name))
         assert f"{layer.parameters:,}" in row
         assert "x".join(map(str, layer.output_shape)) in row

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lucid.architecture import MobileNetArguments
 from lucid.errors import ConfigError
 from lucid.models import MobileNet
-from lucid.network import MAX_SIDE, layers, totals
+from lucid.network import MAX_SIDE, layers, sized_layers, totals
 
 sides = st.integers(1, 300)
 
@@ -26,7 +26,7 @@ sides = st.integers(1, 300)
 )
 def test_published_widths(width, parameters, million_multiply_adds):
     """arXiv:1704.04861, Table 6, whose parameters TF-Slim's page gives exactly."""
-    costs = totals(layers(MobileNetArguments(width, last_stride=1), 224, 224))
+    costs = totals(sized_layers(layers(MobileNetArguments(width, last_stride=1)), 224, 224))
     assert costs.parameters == parameters
     assert round(costs.multiply_adds / 1e6) == million_multiply_adds
 
@@ -36,7 +36,9 @@ def test_published_widths(width, parameters, million_multiply_adds):
 )
 def test_published_resolutions(resolution, million_multiply_adds):
     """arXiv:1704.04861, Table 7, which rounds 290.7 down."""
-    costs = totals(layers(MobileNetArguments(1.0, last_stride=1), resolution, resolution))
+    costs = totals(
+        sized_layers(layers(MobileNetArguments(1.0, last_stride=1)), resolution, resolution)
+    )
     assert costs.multiply_adds / 1e6 == pytest.approx(million_multiply_adds, abs=0.75)
 
 
@@ -45,8 +47,8 @@ def test_published_resolutions(resolution, million_multiply_adds):
     [(1.0, 533_833_216), (0.75, 305_708_160), (0.5, 140_694_272), (0.25, 38_791_552)],
 )
 def test_last_stride_2_saves_multiply_adds_only(width, multiply_adds):
-    seed = totals(layers(MobileNetArguments(width), 224, 224))
-    published = totals(layers(MobileNetArguments(width, last_stride=1), 224, 224))
+    seed = totals(sized_layers(layers(MobileNetArguments(width)), 224, 224))
+    published = totals(sized_layers(layers(MobileNetArguments(width, last_stride=1)), 224, 224))
     assert seed.parameters == published.parameters
     assert seed.multiply_adds == multiply_adds
     # The last depthwise layer on 4x4 instead of 7x7 pixels, and the pointwise layer behind it.
@@ -64,7 +66,7 @@ def test_counts_are_those_of_the_live_model(arguments, height, width):
         image = torch.empty(1, arguments.in_channels, height, width)
     with FlopCounterMode(display=False) as counter:
         model(image)
-    costs = totals(layers(arguments, height, width))
+    costs = totals(sized_layers(layers(arguments), height, width))
     assert 2 * costs.multiply_adds == counter.get_total_flops()
     assert costs.parameters == sum(parameter.numel() for parameter in model.parameters())
 
@@ -83,7 +85,7 @@ def test_shapes_are_those_of_the_live_model(arguments, height, width):
 
         return hook
 
-    records = layers(arguments, height, width)
+    records = sized_layers(layers(arguments), height, width)
     for layer in records:
         model.get_submodule(layer.name).register_forward_hook(keep(layer.name))
     model(image)
@@ -97,7 +99,7 @@ def test_shapes_are_those_of_the_live_model(arguments, height, width):
 
 def test_layers_of_the_seed():
     """The shapes that the seed's chart states, at width 1.0 and 224."""
-    records = layers(MobileNetArguments(1.0), 224, 224)
+    records = sized_layers(layers(MobileNetArguments(1.0)), 224, 224)
     assert len(records) == 29
     by_name = {layer.name: layer for layer in records}
     stem = by_name["conv1"]
@@ -106,7 +108,7 @@ def test_layers_of_the_seed():
         (3, 224, 224),
         (32, 112, 112),
     )
-    assert (stem.kernel, stem.stride) == ((3, 3), 2)
+    assert (stem.window, stem.stride) == ((3, 3), 2)
     assert (stem.parameters, stem.multiply_adds) == (32 * 27 + 64, 32 * 27 * 112 * 112)
     depthwise = by_name["conv6.depthwise"]
     assert depthwise.input_shape == (512, 14, 14)
@@ -114,14 +116,14 @@ def test_layers_of_the_seed():
     assert depthwise.parameters == 512 * 9 + 1024
     pool = by_name["avgpool"]
     assert (pool.kind, pool.input_shape, pool.output_shape) == ("pool", (1024, 4, 4), (1024, 1, 1))
-    assert (pool.kernel, pool.parameters, pool.multiply_adds) == ((4, 4), 0, 0)
+    assert (pool.window, pool.parameters, pool.multiply_adds) == ((4, 4), 0, 0)
     dense = by_name["fc"]
     assert (dense.kind, dense.parameters) == ("dense", 1_025_000)
     assert dense.multiply_adds == 1_024_000
 
 
 def test_peak_is_the_largest_input_and_output():
-    records = layers(MobileNetArguments(1.0), 224, 224)
+    records = sized_layers(layers(MobileNetArguments(1.0)), 224, 224)
     peak = totals(records).peak
     assert peak.name == "conv2.pointwise"
     assert peak.activations == (32 + 64) * 112 * 112
@@ -137,4 +139,4 @@ def test_peak_is_the_largest_input_and_output():
 )
 def test_bad_sizes_are_named(height, width, name):
     with pytest.raises(ConfigError, match=f"{name} must be a whole number from 1"):
-        layers(MobileNetArguments(1.0), height, width)
+        sized_layers(layers(MobileNetArguments(1.0)), height, width)

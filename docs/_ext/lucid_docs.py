@@ -15,7 +15,7 @@ from sphinx.util.docutils import SphinxDirective
 from sphinxcontrib.mermaid import Mermaid, mermaid
 
 from lucid.architecture import MobileNetArguments, tensor_shapes
-from lucid.network import Totals, layers, totals
+from lucid.network import Totals, layers, sized_layers, totals
 
 Rows = Iterable[Sequence[str]]
 
@@ -61,7 +61,9 @@ class Table(SphinxDirective):
 
 
 def _totals(width: float, resolution: int = 224, **variant: Any) -> Totals:
-    return totals(layers(MobileNetArguments(width, **variant), resolution, resolution))
+    return totals(
+        sized_layers(layers(MobileNetArguments(width, **variant)), resolution, resolution)
+    )
 
 
 def variants() -> Rows:
@@ -85,11 +87,11 @@ def variants() -> Rows:
 def every_layer() -> Rows:
     """The layers of MobileNet(1.0) for one 224x224 image."""
     yield ("Layer", "Kind", "Kernel", "Stride", "Output", "Parameters", "Multiply-adds")
-    for layer in layers(MobileNetArguments(1.0), 224, 224):
+    for layer in sized_layers(layers(MobileNetArguments(1.0)), 224, 224):
         yield (
             f"``{layer.name}``",
             layer.kind,
-            _product(layer.kernel),
+            _product(layer.window),
             str(layer.stride),
             _product(layer.output_shape),
             f"{layer.parameters:,}",

@@ -14,7 +14,7 @@ from lucid.cli.terminal import console, printable
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from lucid.network import Layer
+    from lucid.network import SizedLayer
 
 _CLASSES_SHOWN = 10
 _VALUE_WIDTH = 100  # characters of one value; --json has all of it
@@ -30,10 +30,11 @@ def command(model: str, resolution: int | None, as_json: bool, **given: float | 
     that of the input and the output of a layer for one image, in 4 bytes (float32) or 1 byte
     (uint8) a value. Parameters count batch norm's scale and shift.
     """
-    from lucid.network import layers
+    from lucid.network import layers, sized_layers
 
     chosen = find_model(model, resolution, **given)
-    network = layers(chosen.arguments, chosen.resolution, chosen.resolution)
+    side = chosen.resolution
+    network = sized_layers(layers(chosen.arguments), side, side)
     if as_json:
         click.echo(json.dumps(_to_json(model, chosen, network), indent=2))
         return
@@ -43,7 +44,7 @@ def command(model: str, resolution: int | None, as_json: bool, **given: float | 
     output.print(_layer_table(network))
 
 
-def _to_json(model: str, chosen: Model, network: tuple[Layer, ...]) -> dict[str, Any]:
+def _to_json(model: str, chosen: Model, network: tuple[SizedLayer, ...]) -> dict[str, Any]:
     from lucid.network import totals
 
     sums = totals(network)
@@ -65,13 +66,13 @@ def _to_json(model: str, chosen: Model, network: tuple[Layer, ...]) -> dict[str,
     }
 
 
-def _layer_to_json(layer: Layer) -> dict[str, Any]:
+def _layer_to_json(layer: SizedLayer) -> dict[str, Any]:
     return {
         "name": layer.name,
         "kind": layer.kind,
         "input_shape": layer.input_shape,
         "output_shape": layer.output_shape,
-        "kernel": layer.kernel,
+        "kernel": layer.window,
         "stride": layer.stride,
         "parameters": layer.parameters,
         "multiply_adds": layer.multiply_adds,
@@ -79,7 +80,7 @@ def _layer_to_json(layer: Layer) -> dict[str, Any]:
     }
 
 
-def _activation_bytes(layer: Layer) -> dict[str, int]:
+def _activation_bytes(layer: SizedLayer) -> dict[str, int]:
     return {"float32": 4 * layer.activations, "uint8": layer.activations}
 
 
@@ -120,7 +121,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= _VALUE_WIDTH else f"{text[:_VALUE_WIDTH]}..."
 
 
-def _layer_table(network: tuple[Layer, ...]) -> Table:
+def _layer_table(network: tuple[SizedLayer, ...]) -> Table:
     """One row a layer; 80 columns hold width 1.0 at 224."""
     from rich.table import Table
 
@@ -140,7 +141,7 @@ def _layer_table(network: tuple[Layer, ...]) -> Table:
         is_peak = layer is sums.peak
         table.add_row(
             layer.name,
-            _shape(layer.kernel) + stride,
+            _shape(layer.window) + stride,
             _shape(layer.output_shape),
             f"{layer.parameters:,}",
             _millions(layer.multiply_adds),
@@ -168,5 +169,5 @@ def _millions(count: int) -> str:
     return f"{count / 1e6:,.2f} M"
 
 
-def _kibibytes(layer: Layer) -> Iterator[str]:
+def _kibibytes(layer: SizedLayer) -> Iterator[str]:
     return (f"{size / 1024:,.1f}" for size in _activation_bytes(layer).values())
