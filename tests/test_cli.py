@@ -239,6 +239,18 @@ def test_a_reader_that_goes_away_is_no_failure() -> None:
     assert result.returncode == 1
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("arguments", [["--help"], ["inspect", "mobilenet", "--json"]])
+def test_a_full_disk_is_no_failure_of_ours(arguments: list[str]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        result = subprocess.run(
+            [sys.executable, "-m", "lucid", *arguments], stdout=full, stderr=subprocess.PIPE
+        )
+    assert result.returncode == 2
+    expected = b"lucid: error: the output: no space is left; make room or write elsewhere\n"
+    assert result.stderr == expected
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signal")
 def test_ctrl_c_reaches_the_shell(checkpoint: Path) -> None:
     """While a command waits for standard input."""
@@ -332,6 +344,17 @@ def test_predict_of_no_image(checkpoint: Path, tmp_path: Path, name: str) -> Non
     assert name in result.stderr
 
 
+def test_no_prediction_no_table(checkpoint: Path, tmp_path: Path) -> None:
+    assert run("predict", checkpoint, tmp_path / "none.jpg").stdout == ""
+
+
+def test_an_empty_word_is_not_the_current_folder(checkpoint: Path) -> None:
+    result = run("predict", checkpoint, "")
+    assert result.exit_code == 2
+    assert "can't be an empty word" in result.stderr
+    assert_one_line(result)
+
+
 def test_predict_of_a_folder_without_pictures(checkpoint: Path, tmp_path: Path) -> None:
     result = run("predict", checkpoint, tmp_path)
     assert result.exit_code == 2
@@ -405,13 +428,49 @@ def test_explanations_of_what_can_be_read(checkpoint: Path, data: Path, tmp_path
     assert str(out / "0.png") in result.stdout
 
 
+def test_a_map_of_one_cell_is_a_warning(checkpoint: Path, data: Path, tmp_path: Path) -> None:
+    result = run("predict", checkpoint, data, "--explain", tmp_path)
+    assert result.exit_code == 0
+    assert result.stderr.startswith("lucid: warning: at resolution 32 a map is a single cell")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "option"), [("predict", "--explain"), ("evaluate", "--report")]
+)
 def test_a_place_that_can_not_be_written_is_found_first(
-    checkpoint: Path, data: Path, tmp_path: Path
+    checkpoint: Path, data: Path, tmp_path: Path, command: str, option: str
 ) -> None:
     (tmp_path / "file").touch()
-    result = run("predict", checkpoint, data, "--explain", tmp_path / "file" / "maps")
+    result = run(command, checkpoint, data, option, tmp_path / "file" / "maps")
     assert result.exit_code == 2
     assert_one_line(result)
+
+
+@pytest.mark.parametrize(
+    ("package", "options"), [("sklearn", []), ("matplotlib", ["--report", "report.html"])]
+)
+def test_a_missing_package_is_found_before_the_images_are_read(
+    checkpoint: Path,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    package: str,
+    options: list[str],
+) -> None:
+    from lucid.prediction import Classifier
+
+    def read(*_: object) -> None:
+        raise AssertionError("an image was read")
+
+    for module in [name for name in sys.modules if name.split(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setattr(Classifier, "classify", read)
+    monkeypatch.chdir(tmp_path)
+    result = run("evaluate", checkpoint, data, *options)
+    assert result.exit_code == 2
+    assert f"this needs {package}, which is not installed" in result.stderr
 
 
 # --- evaluate --------------------------------------------------------------------------------

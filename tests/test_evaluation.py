@@ -23,6 +23,7 @@ from lucid.evaluation.explanation import enlarge, overlay
 from lucid.evaluation.measurement import Evaluation, evaluate, select
 from lucid.evaluation.metrics import classification_metrics
 from lucid.evaluation.report import read_log, report
+from lucid.images import Preprocessing
 from lucid.prediction import Classifier
 
 LOG = (
@@ -39,6 +40,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def classifier(data: Path) -> Classifier:
     return lucid.load(write_colour_checkpoint(data.parent / "model.safetensors", data))
+
+
+@pytest.fixture(scope="module")
+def finer(classifier: Classifier) -> Classifier:
+    """The same classifier at a resolution whose class-activation maps have 2 x 2 cells."""
+    return Classifier(classifier.model, classifier.class_names, Preprocessing(64))
 
 
 def remembering(classifier: Classifier, names: object) -> Classifier:
@@ -220,12 +227,12 @@ class Page(HTMLParser):
 
 
 def test_the_page_holds_everything(
-    evaluation: Evaluation, classifier: Classifier, tmp_path: Path
+    evaluation: Evaluation, finer: Classifier, tmp_path: Path
 ) -> None:
     (tmp_path / "log.csv").write_text(LOG)
     text = report(
         evaluation,
-        classifier,
+        finer,
         title="Evaluation of model.safetensors",
         description="17 images.",
         log=read_log(tmp_path / "log.csv"),
@@ -236,6 +243,7 @@ def test_the_page_holds_everything(
         "88.2%",  # 15 of 17
         "95% interval 65.7% to 96.7%",
         "Worst mistakes",
+        "The map has 2 x 2 cells.",
         "Which class is taken for which",
         "Calibration",
         "Training",
@@ -289,11 +297,20 @@ def test_a_page_without_mistakes(classifier: Classifier, data: Path) -> None:
     assert "100.0%" in text
 
 
-def test_a_mistake_may_have_gone_since(classifier: Classifier, mixed: Path, tmp_path: Path) -> None:
+def test_a_map_of_one_cell_is_not_drawn(evaluation: Evaluation, classifier: Classifier) -> None:
+    page = Page(report(evaluation, classifier, title="t", description="d"))
+    assert "at resolution 32 the class-activation map is a single cell" in page.text
+    assert sum(tag == "img" for tag, _ in page.tags) == 2  # the mistakes alone
+
+
+def test_a_mistake_may_have_gone_since(
+    classifier: Classifier, finer: Classifier, mixed: Path, tmp_path: Path
+) -> None:
     shutil.copytree(mixed, tmp_path / "data")
     evaluation = evaluate(classifier, select(open_data(tmp_path / "data"), classifier).samples)
+    assert len(evaluation.mistakes) == 2
     evaluation.mistakes[0].path.unlink()
-    text = report(evaluation, classifier, title="t", description="d")
+    text = report(evaluation, finer, title="t", description="d")
     assert sum(tag == "img" for tag, _ in Page(text).tags) == 2
 
 

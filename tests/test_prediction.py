@@ -265,6 +265,7 @@ def test_the_map_explains_the_logit_exactly(classifier: Classifier, resolution: 
     maps = classifier.class_activation_map(batch, classes)
     side = -(-resolution // 32)
     assert maps.shape == (6, side, side)
+    assert classifier.map_side == side
     bias = classifier.model.fc.bias.detach().numpy()[classes]
     logits = classifier(batch)[np.arange(6), classes]
     np.testing.assert_allclose(maps.mean((1, 2)) + bias, logits, rtol=1e-4, atol=1e-4)

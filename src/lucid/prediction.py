@@ -110,6 +110,11 @@ class Classifier:
                 f"{preprocessing.color} pictures have {preprocessing.channels}"
             )
 
+    @property
+    def map_side(self) -> int:
+        """Cells along each side of a class-activation map; one cell alone shows no place."""
+        return -(-self.preprocessing.resolution // self.model.stages[-1].reduction)
+
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Logits of images that have the model's resolution already.
 
@@ -180,7 +185,7 @@ class Classifier:
             pixels: uint8 (N, resolution, resolution, C).
             classes: int (N,), the class to explain in each image.
         Returns:
-            float32 (N, h, w), one value for each cell of the last feature map.
+            float32 (N, map_side, map_side), one value for each cell of the last feature map.
         Raises:
             ShapeError: another shape or dtype.
         """

@@ -9,6 +9,7 @@ our output has gone, as after ``| head``; 130 after Ctrl-C.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -88,8 +89,7 @@ class _Commands(click.Group):
             code = super().main(args, prog_name or "lucid", **extra, standalone_mode=False) or 0
             sys.stdout.flush()
         except BrokenPipeError:
-            # What is still buffered would fail again when Python exits (Python docs, SIGPIPE).
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _discard_output()
             code = _OUR_FAILURE
         except (click.Abort, KeyboardInterrupt) as error:
             # click hides the interrupt, which may say how to go on, behind its own exception.
@@ -102,8 +102,18 @@ class _Commands(click.Group):
         except LucidError as error:
             code = _say(_BAD_INPUT, str(error))
         except Exception as error:
-            code = _say(_OUR_FAILURE, _failure(error))
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                _discard_output()
+                where = error.filename or "the output"
+                code = _say(_BAD_INPUT, f"{where}: no space is left; make room or write elsewhere")
+            else:
+                code = _say(_OUR_FAILURE, _failure(error))
         sys.exit(code)
+
+
+def _discard_output() -> None:
+    """What is still buffered would fail again when Python exits (Python docs, SIGPIPE)."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(code: int, message: str) -> int:

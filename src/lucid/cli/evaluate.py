@@ -11,7 +11,7 @@ import click
 
 from lucid.cli.terminal import console, printable, say, track
 from lucid.data.samples import quote_names
-from lucid.errors import DataError
+from lucid.errors import DataError, require
 
 if TYPE_CHECKING:
     from lucid.evaluation.measurement import Evaluation, SplitChoice
@@ -52,6 +52,9 @@ def command(
     from lucid.files import check_writable_folder
     from lucid.prediction import load
 
+    if report is not None:
+        require("matplotlib", extra="train")
+        check_writable_folder(report.parent)
     classifier = load(checkpoint)
     dataset = open_data(data)
     for warning in dataset.warnings:
@@ -61,8 +64,6 @@ def command(
         say(f"the data has no picture of {quote_names(selection.unseen_classes)}", "warning")
     what = f"{len(selection.samples):,} images, {selection.description}"
     say(f"measuring {what}")
-    if report is not None:
-        check_writable_folder(report.parent)
     evaluation = evaluate(
         classifier, selection.samples, track=lambda paths: track(paths, "Evaluating")
     )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lucid.cli.terminal import console, printable, say, track
+from lucid.errors import ConfigError
 
 if TYPE_CHECKING:
     from lucid.prediction import Classified, Classifier, Prediction, Source
@@ -74,6 +75,9 @@ def command(
     sources = list(_sources(images))
     if explain is not None:
         check_writable_folder(explain)
+        if classifier.map_side == 1:
+            side = classifier.preprocessing.resolution
+            say(f"at resolution {side} a map is a single cell, which shows no place", "warning")
     names = _ExplanationNames(explain, sources) if explain else None
     answers = []
     for one in classifier.classify(track(sources, "Predicting")):
@@ -94,6 +98,8 @@ def _sources(images: Iterable[str]) -> Iterator[Source]:
     from lucid.data.sources import find_pictures
 
     for image in images:
+        if not image:  # such as a variable of the shell that is not set; a Path takes it for "."
+            raise ConfigError("an IMAGE can't be an empty word; . is the current folder")
         if image == "-":
             yield _standard_input()
         elif Path(image).is_dir():
@@ -161,7 +167,8 @@ def _write_table(answers: list[_Answer]) -> None:
             row = [printable(image), printable(label), f"{probability:.1%}", printable(explanation)]
             table.add_row(*row[: len(table.columns)])
             image = explanation = ""  # once for each image
-    console().print(table)
+    if table.rows:
+        console().print(table)
 
 
 def _write_json(answers: list[_Answer]) -> None:

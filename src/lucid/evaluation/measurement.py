@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lucid.checkpoint import Checkpoint
 from lucid.data.samples import Dataset, Sample, SplitName, quote_names
-from lucid.errors import DataError, suggest
+from lucid.errors import DataError, require, suggest
 from lucid.evaluation.metrics import Metrics, classification_metrics, worst_mistakes
 from lucid.prediction import Classifier, softmax
 
@@ -105,7 +105,9 @@ def evaluate(
         track: wraps the paths while they are worked through, for a progress bar.
     Raises:
         DataError: no image could be read.
+        MissingDependencyError: scikit-learn is not installed.
     """
+    require("sklearn.metrics", extra="train")  # before all the images are classified in vain
     names = classifier.class_names
     logits, read, unreadable = [], [], []
     answers = classifier.classify(track([sample.path for sample in samples]))

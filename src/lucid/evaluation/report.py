@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from numpy.typing import NDArray
 
 from lucid import __version__
 from lucid.errors import DataError
@@ -112,19 +112,13 @@ def _mistakes(evaluation: Evaluation, classifier: Classifier) -> list[Html]:
         return []
     labels = np.array([classifier.class_names.index(one.predicted) for one, _ in shown])
     maps = classifier.class_activation_map(np.stack([pixels for _, pixels in shown]), labels)
-    rows, columns = maps.shape[1:]
     return [
         element("h2", "Worst mistakes"),
-        element(
-            "p",
-            "What the model saw, and where it found evidence for the class that it predicted: "
-            f"bright is most, dark is least. The map has {rows} x {columns} cells.",
-            class_="quiet",
-        ),
+        element("p", _what_is_shown(classifier), class_="quiet"),
         element(
             "div",
             *(
-                _mistake(one, enlarge(pixels), overlay(pixels, activation))
+                _mistake(one, pixels, activation)
                 for (one, pixels), activation in zip(shown, maps, strict=True)
             ),
             class_="pictures",
@@ -132,15 +126,27 @@ def _mistakes(evaluation: Evaluation, classifier: Classifier) -> list[Html]:
     ]
 
 
-def _mistake(one: Mistake, image: Image.Image, explanation: Image.Image) -> Html:
+def _what_is_shown(classifier: Classifier) -> str:
+    side = classifier.map_side
+    if side == 1:
+        return (
+            "What the model saw. Where in it the evidence is can't be shown: at resolution "
+            f"{classifier.preprocessing.resolution} the class-activation map is a single cell."
+        )
+    return (
+        "What the model saw, and where it found evidence for the class that it predicted: "
+        f"bright is most, dark is least. The map has {side} x {side} cells."
+    )
+
+
+def _mistake(one: Mistake, pixels: NDArray[np.uint8], activation: NDArray[np.float32]) -> Html:
+    image = picture(enlarge(pixels), f"an image of {one.true}")
+    if activation.size > 1:
+        evidence = picture(overlay(pixels, activation), f"evidence for {one.predicted}")
+        image = element("div", image, evidence, class_="pair")
     return element(
         "figure",
-        element(
-            "div",
-            picture(image, f"an image of {one.true}"),
-            picture(explanation, f"evidence for {one.predicted}"),
-            class_="pair",
-        ),
+        image,
         element(
             "figcaption",
             element("strong", one.predicted),
