@@ -193,6 +193,8 @@ def test_bad_requests_are_refused(learned, squares: Path, tmp_path: Path) -> Non
         train(squares, resume=True)
     with pytest.raises(ConfigError, match="epochs is 99, but the run to resume has 25"):
         train(squares, out=learned.folder, epochs=99, resume=True)
+    with pytest.raises(ConfigError, match="seed is 7, but the run to resume has 0"):
+        train(squares, out=learned.folder, recipe={"seed": 7}, resume=True)
     with pytest.raises(TrainingError, match="not those that the run"):
         train(coloured_squares(tmp_path / "other", images=4), out=learned.folder, resume=True)
     with pytest.raises(ConfigError, match=r"width is 0\.5"):
@@ -209,7 +211,8 @@ def test_bad_requests_are_refused(learned, squares: Path, tmp_path: Path) -> Non
 
 def test_resuming_a_finished_run_changes_nothing(learned, squares: Path) -> None:
     before = learned.checkpoint.read_bytes()
-    again = train(squares, out=learned.folder, resume=True)
+    said_again = {"batch_size": QUICK["batch_size"]}
+    again = train(squares, out=learned.folder, recipe=said_again, resume=True)
     assert again.rows == learned.rows
     assert learned.checkpoint.read_bytes() == before
 

@@ -85,6 +85,7 @@ class Trainer:
 
         Raises:
             DivergenceError: the loss is no longer finite.
+            DataError: an image can't be read any more.
             Interrupted: after Ctrl-C or a termination signal, once the state is saved.
         """
         with _stop_signal() as stop:
@@ -181,6 +182,7 @@ class Trainer:
         for start in range(0, count, _VALIDATION_BATCH):
             chosen = np.arange(start, min(start + _VALIDATION_BATCH, count))
             pixels = torch.from_numpy(self.validation.take(chosen)[0]).to(self.device)
+            self.validation.check()
             labels = torch.from_numpy(self.validation_labels[chosen]).to(self.device)
             images = self._normalised(pixels.permute(0, 3, 1, 2).to(torch.float32) / 255)
             logits = model(images)
@@ -251,7 +253,8 @@ class Trainer:
 def _stop_signal() -> Iterator[threading.Event]:
     """Set an event at Ctrl-C or termination, so that a step is never cut in two.
 
-    A second Ctrl-C stops at once. Signals reach the main thread only; elsewhere nothing changes.
+    A second Ctrl-C stops at once. Signals reach the main thread only; elsewhere nothing changes,
+    nor does a signal that was ignored, as Ctrl-C is by jobs in a shell's background.
     """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -263,7 +266,11 @@ def _stop_signal() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         stop.set()
 
-    kept = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    found = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    # None is a handler that only C could put back.
+    kept = {n: handler for n, handler in found.items() if handler not in (None, signal.SIG_IGN)}
+    for number in kept:
+        signal.signal(number, handle)
     try:
         yield stop
     finally:

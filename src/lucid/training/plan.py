@@ -12,7 +12,7 @@ from lucid.architecture import MobileNetArguments
 from lucid.checkpoint import Checkpoint, read_checkpoint
 from lucid.errors import ConfigError
 from lucid.images import Preprocessing
-from lucid.training.recipe import Recipe, read_recipe
+from lucid.training.recipe import FINE_TUNING, Recipe, read_recipe
 
 RecipeSource = Recipe | Mapping[str, Any] | str | Path
 
@@ -76,7 +76,7 @@ class Request:
             ConfigError: a value is out of range or disagrees with the weights.
             CheckpointError: the weights can't be read.
         """
-        recipe = self._recipe() or Recipe()
+        recipe = self._recipe()
         if self.weights is not None:
             return self._plan_from_weights(recipe)
         model = MobileNetArguments(
@@ -98,9 +98,9 @@ class Request:
         ]
         if self.weights is not None:
             pairs.append(("weights", _digest(self.weights), plan.weights))
-        if recipe := self._recipe():
-            kept = plan.recipe.to_dict()
-            pairs += [(key, value, kept[key]) for key, value in recipe.to_dict().items()]
+        said = self._said()
+        Recipe.from_dict(said)
+        pairs += [(key, value, getattr(plan.recipe, key)) for key, value in said.items()]
         for name, asked, kept in pairs:
             if asked is not None and asked != kept:
                 raise ConfigError(
@@ -108,15 +108,18 @@ class Request:
                     "leave it out, or start another run with another --out"
                 )
 
-    def _recipe(self) -> Recipe | None:
-        recipe = self.recipe
-        if recipe is None and self.epochs is None:
-            return None
-        if isinstance(recipe, str | Path):
-            recipe = read_recipe(recipe)
-        if not isinstance(recipe, Recipe):
-            recipe = Recipe.from_dict(recipe or {})
+    def _recipe(self) -> Recipe:
+        defaults = FINE_TUNING if self.weights is not None else {}
+        recipe = Recipe.from_dict({**defaults, **self._said()})
         return recipe if self.epochs is None else replace(recipe, epochs=self.epochs)
+
+    def _said(self) -> dict[str, Any]:
+        """The keys of the recipe that the user set, with their values."""
+        if isinstance(self.recipe, Recipe):
+            return self.recipe.to_dict()
+        if isinstance(self.recipe, str | Path):
+            return read_recipe(self.recipe)
+        return dict(self.recipe or {})
 
     def _plan_from_weights(self, recipe: Recipe) -> tuple[Plan, Checkpoint]:
         assert self.weights is not None

@@ -21,7 +21,6 @@ from lucid.data.loader import Batches
 from lucid.data.samples import Dataset
 from lucid.data.sources import open_data
 from lucid.data.split import Split, split
-from lucid.errors import DataError
 from lucid.images import Preprocessing
 from lucid.training.plan import Plan
 from lucid.training.progress import Progress
@@ -62,7 +61,7 @@ class TrainingData:
     def validation_names(self) -> list[str]:
         """Names for the checkpoint, so that it is evaluated on these again; empty if too many."""
         names = self.split["validation"]
-        return names if sum(map(len, names)) <= _MAX_NAMES_BYTES else []
+        return names if len(json.dumps(names)) <= _MAX_NAMES_BYTES else []
 
     @property
     def class_weights(self) -> NDArray[np.float64]:
@@ -90,7 +89,7 @@ def prepare(data: str | Path, plan: Plan, progress: Progress) -> TrainingData:
     """Open, audit, split and decode the data.
 
     Raises:
-        DataError: there is nothing to train or to validate on.
+        DataError: there is nothing to train or to validate on, or a file changed meanwhile.
     """
     recipe, preprocessing = plan.recipe, plan.preprocessing
     dataset = open_data(data)
@@ -145,10 +144,7 @@ def _decoded(
     images = open_cache(paths, decoding, progress=partial(progress.working, "decoding"))
     if images.uncached:
         progress.message(images.uncached)
-    if images.failed:
-        # The audit decoded all of them a moment ago.
-        path, reason = next(iter(images.failed.items()))
-        raise DataError(f"{paths[path]}: changed while it was read ({reason}); start again")
+    images.check()  # the audit could read all of them a moment ago
     return images
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +11,7 @@ import torch
 from lucid import __version__
 from lucid.checkpoint import JSON, Checkpoint, write_checkpoint
 from lucid.errors import ConfigError, DivergenceError, TrainingError
-from lucid.evaluation import plots
-from lucid.files import atomic_path, check_writable_folder, write_text
+from lucid.files import check_writable_folder, write_text
 from lucid.models import MobileNet
 from lucid.training.logs import RunLog
 from lucid.training.loop import Trainer
@@ -132,19 +130,19 @@ class _Run:
         # Each run's first weights depend on its seed alone.
         torch.manual_seed(self.plan.recipe.seed)
         model = self._model(start).to(self.device)
-        with RunLog(self.folder, epochs_done=position.epoch) as log:
+        with RunLog(self.folder, position.rows) as log:
             trainer = self._trainer(model, position, log)
             if resume:
                 restore_state(self.folder / STATE, _modules(trainer), trainer.optimizer)
+            else:
+                trainer.save()  # so that whatever stops the run from here on, it can be resumed
             try:
                 trainer.run()
             except DivergenceError as error:
                 raise DivergenceError(f"{error}; {self._last_good()}") from error
             except Interrupted as stopped:
-                hint = f"go on with --resume --out {self.folder}"
-                raise Interrupted(f"{stopped}; {hint}") from stopped
-            finally:
-                self._draw(position.rows)
+                folder = f'"{self.folder}"' if " " in str(self.folder) else self.folder
+                raise Interrupted(f"{stopped}; go on with --resume --out {folder}") from stopped
         return TrainingResult(
             folder=self.folder,
             checkpoint=self.folder / CHECKPOINT,
@@ -229,12 +227,6 @@ class _Run:
         write_text(self.folder / "recipe.toml", self.plan.recipe.to_toml())
         write_text(self.folder / "split.json", json.dumps(self.data.split, indent=1))
         write_text(self.folder / "audit.json", self.data.audit_json)
-
-    def _draw(self, rows: Sequence[EpochRow]) -> None:
-        if rows:
-            figure = plots.curves([row.to_dict() for row in rows])
-            with atomic_path(self.folder / "curves.png") as path:
-                figure.savefig(path, dpi=150)
 
     def _last_good(self) -> str:
         path = self.folder / CHECKPOINT

@@ -105,7 +105,9 @@ def restore_state(
     """Load what ``save_state`` wrote into ``modules`` and ``optimizer``; raises TrainingError."""
     try:
         with safe_open(path, "pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            # Copies, since the tensors lie in the file itself: Windows would not let it be replaced
+            # while the optimizer holds them.
+            tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
         found: dict[str, dict[str, Tensor]] = {}
         for key, tensor in tensors.items():
             owner, _, name = key.partition("/")
