@@ -11,8 +11,11 @@ COLOURS = {"amber": (230, 170, 30), "blue": (40, 60, 210), "green": (40, 170, 60
 QUICK = {
     "batch_size": 8,
     "epochs": 3,
+    "optimizer": "adamw",
     "learning_rate": 0.01,
-    "policy": "none",
+    "weight_decay": 0.05,
+    "color_jitter": 0.0,  # the colour is all there is to learn
+    "last_stride": 2,
     "warmup_epochs": 1,
     "average_decay": 0.5,
     "train_resolution": 1.0,
