@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 from dataclasses import replace
@@ -395,6 +396,13 @@ def test_curves_are_those_of_the_log(tmp_path: Path) -> None:
     figure.savefig(tmp_path / "curves.png")
     with Image.open(tmp_path / "curves.png") as image:
         assert image.size == (840, 320)
+
+
+def test_a_first_epoch_does_not_flatten_the_loss_of_the_others() -> None:
+    row = {"train_loss": 1.0, "train_top1": 0.5, "validation_top1": 0.4}
+    losses = [800.0, *(2.0 - epoch / 20 for epoch in range(1, 20)), math.nan]
+    rows = [row | {"epoch": n, "validation_loss": loss} for n, loss in enumerate(losses, start=1)]
+    assert plots.curves(rows).axes[0].get_ylim()[1] == pytest.approx(1.05 * 1.9)
 
 
 def test_calibration_draws_every_bin() -> None:

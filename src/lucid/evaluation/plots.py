@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -59,6 +60,9 @@ _STYLE = {
 def curves(rows: Sequence[Mapping[str, float]]) -> Figure:
     """Loss and top-1 over the epochs of a training log.
 
+    The validation loss may begin above the axis: averaged weights that have hardly been trained
+    can be many times as wrong as those of all later epochs, whose curves would be flat.
+
     Args:
         rows: one for each epoch, with ``CURVE_COLUMNS`` of the log; top-1 as shares, 0 to 1.
     Raises:
@@ -78,6 +82,10 @@ def curves(rows: Sequence[Mapping[str, float]]) -> Figure:
             axes.set_title(title)
             axes.set_xlabel("epoch")
             axes.xaxis.set_major_locator(_ticker().MaxNLocator(integer=True, min_n_ticks=1))
+        settled = rows[len(rows) // 10 :]
+        losses = [row["train_loss"] for row in rows] + [row["validation_loss"] for row in settled]
+        if finite := [loss for loss in losses if math.isfinite(loss)]:
+            left.set_ylim(top=1.05 * max(finite))
         right.yaxis.set_major_formatter(_percent())
         left.legend()
     return figure
