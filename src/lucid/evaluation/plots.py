@@ -85,7 +85,7 @@ def curves(rows: Sequence[Mapping[str, float]]) -> Figure:
         settled = rows[len(rows) // 10 :]
         losses = [row["train_loss"] for row in rows] + [row["validation_loss"] for row in settled]
         if finite := [loss for loss in losses if math.isfinite(loss)]:
-            left.set_ylim(top=1.05 * max(finite))
+            left.set_ylim(0, 1.05 * max(finite) or 1)
         right.yaxis.set_major_formatter(_percent())
         left.legend()
     return figure
