@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import io
 import json
 import os
@@ -85,7 +84,9 @@ def test_every_command_has_help(name: str) -> None:
     result = run(name, "--help")
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith(f"Usage: lucid {name} ")
-    for option in importlib.import_module(f"lucid.cli.{name}").command.params:
+    command = main.get_command(click.Context(main), name)
+    assert command is not None
+    for option in command.params:
         if isinstance(option, click.Option):
             assert option.help, f"{name} {option.name} has no help"
 

@@ -1,7 +1,8 @@
 """The command line: finds a command by its name, and turns every error into one line.
 
-Each command is the click command ``command`` in the module of its name; its module is imported
-only when that command is called for, so that ``lucid --help`` is fast and needs no extra.
+Each command is the click command ``command`` in the module of its name, ``import_`` where the name
+is a keyword; its module is imported only when that command is called for, so that ``lucid --help``
+is fast and needs no extra.
 
 Exit codes: 0 done; 2 wrong usage or bad input; 1 a failure of ours, or quietly when the reader of
 our output has gone, as after ``| head``; 130 after Ctrl-C.
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import keyword
 import os
 import sys
 import tempfile
@@ -33,6 +35,7 @@ COMMANDS = {
     "predict": "Name what is in photos.",
     "inspect": "Show what a checkpoint holds, layer by layer.",
     "chart": "Draw a model as a chart.",
+    "import": "Turn published weights into a checkpoint.",
 }
 
 _BAD_INPUT = 2
@@ -52,7 +55,8 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"lucid.cli.{cmd_name}").command
+        module = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
+        command: click.Command = importlib.import_module(f"lucid.cli.{module}").command
         return command
 
     def resolve_command(

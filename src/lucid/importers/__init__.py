@@ -1,0 +1,8 @@
+"""Published MobileNet-V1 weights, whatever wrote them, as checkpoints of lucid."""
+
+from __future__ import annotations
+
+from lucid import nn  # noqa: F401  # first: it says what to install when torch is missing
+from lucid.importers.weights import import_weights
+
+__all__ = ["import_weights"]

@@ -1,0 +1,146 @@
+"""Published weights in, a checkpoint out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lucid import __version__
+from lucid.architecture import MobileNetArguments
+from lucid.checkpoint import MAX_FILE_BYTES, Checkpoint
+from lucid.container import naming
+from lucid.errors import CheckpointError
+from lucid.files import open_file
+from lucid.images import Preprocessing, normalise
+from lucid.importers import litert_file
+from lucid.importers.assembly import dense_stem, find_arguments, to_tensors
+from lucid.importers.calibration import calibration_images
+from lucid.importers.labels import NO_CLASSIFIER, fit_names, read_labels
+from lucid.importers.litert import read_litert
+from lucid.importers.parts import BatchNorm, Found
+from lucid.importers.statistics import batch_norms, generated_images
+
+_DEFAULT_RESOLUTION = 224
+
+
+def import_weights(
+    source: str | Path,
+    *,
+    labels: str | Path | Sequence[str] | None = None,
+    resolution: int | None = None,
+    crop_fraction: float | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    calibrate: str | Path | None = None,
+) -> Checkpoint:
+    """Turn published MobileNet-V1 weights into a checkpoint that computes the same.
+
+    The format is recognised from the content, the network from its layers; names do not matter.
+    Where neither the source nor an argument says it, preprocessing is that of
+    ``lucid.images.Preprocessing``; ``provenance["assumed"]`` lists the fields. A network without
+    classifier gets one class, whose weights are zero, to be replaced in training.
+
+    Args:
+        source: a LiteRT file (.tflite), float or quantised.
+        labels: a text file with a class name a line, or the names; else those of the source.
+        resolution: input side in pixels; else that of the source.
+        crop_fraction: side of the centred square kept, as a share of the shorter side.
+        mean: of pixel / 255, one a channel.
+        std: of pixel / 255, one a channel.
+        calibrate: a folder of pictures such as the network will see. Batch norms that the source
+            has folded away get the statistics of these, else those of generated noise; neither
+            changes what the network computes.
+    Raises:
+        CheckpointError: the source is damaged, or no MobileNet-V1; the layer is named.
+        ConfigError: an argument is out of range.
+        DataError: no picture in ``calibrate`` can be read.
+    """
+    names = read_labels(labels) if isinstance(labels, str | Path) else tuple(labels or ())
+    with open_file(source, max_bytes=MAX_FILE_BYTES, error=CheckpointError) as file:
+        content = file.read()
+    options: dict[str, Any] = {
+        "resolution": resolution,
+        "crop_fraction": crop_fraction,
+        "mean": mean,
+        "std": std,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    try:
+        found = _recognise(content)
+        stated = _stated_preprocessing(found)
+        preprocessing = replace(stated, **given)
+        arguments = find_arguments(found, {stated.resolution, preprocessing.resolution})
+        norms, origin = _batch_norms(found, arguments, preprocessing, calibrate)
+        return Checkpoint(
+            arguments=arguments,
+            class_names=_class_names(found, names),
+            preprocessing=preprocessing,
+            tensors=to_tensors(arguments, norms, found),
+            provenance={
+                "lucid": __version__,
+                "source": Path(source).name,
+                "format": found.format,
+                "sha256": hashlib.sha256(content).hexdigest(),
+                "batch_norm": origin,
+                "classifier": found.classifier is not None,
+                "assumed": [
+                    name for name in ("mean", "std") if name not in {*given, *found.preprocessing}
+                ],
+            },
+        )
+    except CheckpointError as error:
+        raise CheckpointError(f"{source}: {error}") from error
+
+
+def _recognise(content: bytes) -> Found:
+    if content[4:8] == litert_file.IDENTIFIER:
+        found = read_litert(content)
+    else:
+        raise CheckpointError("expected a LiteRT file (.tflite), found another or a damaged one")
+    if not found.convolutions:
+        raise CheckpointError("the network has no convolution, so it is no MobileNet")
+    return replace(found, convolutions=(dense_stem(found.convolutions[0]), *found.convolutions[1:]))
+
+
+def _stated_preprocessing(found: Found) -> Preprocessing:
+    """The preprocessing that the source says, with lucid's defaults where it doesn't."""
+    channels = found.convolutions[0].weight.shape[1]
+    if channels not in (1, 3):
+        raise CheckpointError(
+            f"the network takes {channels} channels; pictures have 3, grey ones 1"
+        )
+    with naming("preprocessing"):
+        return Preprocessing(
+            found.resolution or _DEFAULT_RESOLUTION,
+            color="RGB" if channels == 3 else "L",
+            **found.preprocessing,
+        )
+
+
+def _class_names(found: Found, given: tuple[str, ...]) -> tuple[str, ...]:
+    if found.classifier is None:
+        return (NO_CLASSIFIER,)
+    return fit_names(given or found.class_names, len(found.classifier.weight))
+
+
+def _batch_norms(
+    found: Found,
+    arguments: MobileNetArguments,
+    preprocessing: Preprocessing,
+    calibrate: str | Path | None,
+) -> tuple[list[BatchNorm], str]:
+    """The batch norms, and a word on where they are from."""
+    parts = found.convolutions
+    norms = [part.norm for part in parts if isinstance(part.norm, BatchNorm)]
+    if len(norms) == len(parts):
+        return norms, "source"
+    if calibrate is None:
+        pixels = generated_images(preprocessing.channels, preprocessing.resolution)
+        origin = f"{len(pixels)} generated images"
+    else:
+        pixels = calibration_images(calibrate, preprocessing)
+        origin = f"{len(pixels)} calibration images"
+    return batch_norms(arguments, parts, normalise(pixels, preprocessing)), origin
