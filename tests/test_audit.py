@@ -292,7 +292,7 @@ def test_json(pets):
     values = json.loads(report.to_json().encode("utf-8"))
     assert values["classes"] == {"cat": 26, "dog": 26}
     assert values["usable"] == 49
-    assert values["unreadable"] == [os.fsdecode(b"cat/\xff.jpg")]
+    assert values["unreadable"] == [r"cat/\udcff.jpg"]
     assert values["contradictory"] == ["cat/3.png", "dog/copy.png"]
     assert [finding["severity"] for finding in values["findings"]] == ["error", "error"]
     assert report.to_json() == run(pets).to_json()
@@ -312,6 +312,15 @@ def test_page_escapes_what_files_say(tmp_path):
     assert "&lt;b&gt;pets" in page
     assert page.count('<img src="data:image/jpeg;base64,') == 2
     assert "http" not in page
+
+
+def test_file_names_that_are_no_text(pets):
+    (pets / "cat/0.png").rename(pets / "cat" / os.fsdecode(b"\xff\x1b.png"))
+    (pets / "cat/notes\n.txt").touch()
+    report = audit(open_data(pets), 16)
+    for text in (report.to_json(), html_report(report)):
+        assert "\x1b" not in text
+        text.encode()
 
 
 def test_page_is_bounded(pets, monkeypatch):

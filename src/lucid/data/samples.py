@@ -25,6 +25,8 @@ SPLIT_NAMES: dict[str, SplitName] = {
 }
 
 _LITTER = frozenset({"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin"})
+# Control characters, and the surrogates that stand for bytes that are no text.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _MAX_NAME = 255
 _NAMED_IN_A_WARNING = 5
 
@@ -64,7 +66,7 @@ class Dataset:
         return frozenset(sample.split for sample in self.samples if sample.split is not None)
 
     def name(self, path: Path) -> str:
-        """A file's path relative to ``root``, with ``/`` on every system."""
+        """A file's path relative to ``root``: text that JSON, pages and checkpoints can hold."""
         return relative_name(path, self.root)
 
 
@@ -120,8 +122,12 @@ def build_dataset(
 
 
 def relative_name(path: Path, root: Path) -> str:
-    """``path`` relative to ``root`` where it lies inside, with ``/`` on every system."""
-    return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
+    """``path`` relative to ``root`` where it lies inside, with ``/`` on every system.
+
+    What is no text in a file's name stands as an escape such as ``\\x1b``.
+    """
+    name = (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), name)
 
 
 def natural_key(text: str) -> tuple[object, ...]:
