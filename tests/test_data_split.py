@@ -128,6 +128,19 @@ def given_splits(**splits: list[str]) -> Dataset:
     return build_dataset(ROOT, ROOT, records)
 
 
+def test_class_of_which_nothing_usable_is_left_is_named():
+    whole = dataset({"ant": 4, "bee": 4, "cow": 4})
+    usable = [i for i, sample in enumerate(whole.samples) if sample.label != 1]
+    assert split(whole, usable=usable).warnings == (
+        "no usable picture to train on is left of the class 'bee'",
+    )
+    sides = given_splits(train=["a1", "b1", "c1"], validation=["a2", "b2", "c2"])
+    usable = [i for i, s in enumerate(sides.samples) if s.split == "train" or s.label == 0]
+    assert split(sides, usable=usable).warnings == (
+        "no usable picture to validate on is left of the classes 'b', 'c'",
+    )
+
+
 def test_given_split_is_kept():
     data = given_splits(train=["a1", "a2", "b1"], validation=["a3", "b2"], test=["a4", "b3"])
     assert split(data, seed=5).to_dict(data) == {

@@ -97,6 +97,7 @@ def split(
         train, validation = divided.train, divided.validation
         warnings += divided.warnings
     _check(dataset, train, validation)
+    warnings += _emptied(dataset, train, validation)
     return Split(tuple(sorted(train)), tuple(sorted(validation)), tuple(warnings))
 
 
@@ -238,6 +239,20 @@ def _check(dataset: Dataset, train: Sequence[int], validation: Sequence[int]) ->
         raise DataError(
             f"{dataset.source}: no picture is left to validate on; add pictures to each class"
         )
+
+
+def _emptied(dataset: Dataset, train: Sequence[int], validation: Sequence[int]) -> Iterator[str]:
+    """Name the classes of which nothing usable is left, on a side that had pictures of them."""
+    for purpose, indices, splits in (
+        ("train on", train, (None, "train")),
+        ("validate on", validation, ("validation",)),
+    ):
+        had = {sample.label for sample in dataset.samples if sample.split in splits}
+        empty = sorted(had - {dataset.samples[index].label for index in indices})
+        if empty:
+            names = quote_names(dataset.class_names[label] for label in empty)
+            classes = "class" if len(empty) == 1 else "classes"
+            yield f"no usable picture to {purpose} is left of the {classes} {names}"
 
 
 def _indices(
