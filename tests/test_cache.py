@@ -19,7 +19,7 @@ from photo_helpers import write_photo
 
 from lucid.data import cache
 from lucid.data.cache import DecodedImages, Squashed, open_cache
-from lucid.errors import ConfigError, DataError
+from lucid.errors import ConfigError, DataError, OutputError
 from lucid.images import Preprocessing, load_sized, load_squashed
 
 SQUASHED = Squashed(24)
@@ -260,6 +260,51 @@ def test_processes_and_threads_share_a_folder(photos: list[Path], folder: Path) 
             assert images.uncached == ""
             assert_same(images, expected)
     assert entries(folder / "shared") == entries(folder / "alone")
+
+
+def test_a_cache_that_can_only_be_read_is_used(
+    photos: list[Path], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = open_cache(photos, SQUASHED, folder=folder)
+
+    def denied(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(cache.os, "utime", denied)
+    monkeypatch.setattr(cache, "_write_entry", denied)
+    images = open_cache(photos, SQUASHED, folder=folder)
+    assert images.uncached == ""
+    assert_same(images, expected)
+
+
+def test_another_process_that_was_faster_holds_the_name(
+    photos: list[Path], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Windows, where no open file is replaced."""
+    write = cache._write_entry
+
+    def written_meanwhile(*arguments: object) -> None:
+        write(*arguments)
+        raise OutputError("in use by another process")
+
+    monkeypatch.setattr(cache, "_write_entry", written_meanwhile)
+    assert open_cache(photos, SQUASHED, folder=folder).uncached == ""
+
+
+def test_files_on_several_drives(
+    photos: list[Path], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def drives(_: object) -> str:
+        raise ValueError("Paths don't have the same drive")
+
+    monkeypatch.setattr(cache.os.path, "commonpath", drives)
+    assert open_cache(photos, SQUASHED, folder=folder).uncached == ""
+
+
+def test_check_names_what_can_not_be_read(photos: list[Path], folder: Path) -> None:
+    with pytest.raises(DataError, match=rf"{photos[3]}: not a picture"):
+        open_cache(photos, SQUASHED, folder=folder).check()
+    open_cache(photos[:3], SQUASHED, folder=folder).check()
 
 
 def test_bad_arguments(folder: Path) -> None:

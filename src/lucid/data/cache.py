@@ -101,6 +101,11 @@ class DecodedImages:
     def __len__(self) -> int:
         return len(self.paths)
 
+    def check(self) -> None:
+        """Raise DataError, which names a file, if an image is known to be unreadable."""
+        for reason in self.failed.values():
+            raise DataError(f"{reason}; it could be read before, bring it back")
+
     @property
     def shape(self) -> tuple[int, int, int]:
         """(S, S, C) of one image."""
@@ -157,12 +162,14 @@ def open_cache(
         folder.mkdir(parents=True, exist_ok=True)
         _make_room(folder, _pixel_bytes(images), max_bytes)
         _write_entry(entry, images, progress)
+        reason = f"{entry} has gone again"
     except (OutputError, OSError) as error:
-        return replace(images, uncached=f"images are decoded at each use: {error}")
+        reason = str(error)
+    # Even after an error: Windows replaces no file that another process reads already.
     cached = _read_entry(entry, images)
     if cached is not None:
         return cached
-    return replace(images, uncached=f"images are decoded at each use: {entry} has gone again")
+    return replace(images, uncached=f"images are decoded at each use: {reason}")
 
 
 def _shape(decoding: Decoding) -> tuple[int, int, int]:
@@ -195,7 +202,10 @@ def _key(paths: Sequence[Path], decoding: Decoding) -> str:
     settings.pop("mean", None)  # these come after decoding
     settings.pop("std", None)
     absolute = [path.absolute() for path in paths]
-    root = os.path.commonpath([path.parent for path in absolute])
+    try:
+        root = os.path.commonpath([path.parent for path in absolute])
+    except ValueError:  # on several drives of Windows
+        root = ""
     digest = hashlib.blake2b(digest_size=20)
     digest.update(json.dumps([_MAGIC.decode(), PIL.__version__, settings]).encode())
     for path in absolute:
@@ -282,7 +292,8 @@ def _read_entry(entry: Path, images: DecodedImages) -> DecodedImages | None:
         # Decoded again, since the reason may name a folder that has moved or be gone.
         failures = {index: _decode(images.paths[index], images.decoding) for index in indices}
         pixels = np.memmap(entry, np.uint8, "r", shape=(count, *images.shape))
-        os.utime(entry)  # used now
+        with suppress(OSError):  # a folder that others share and we only read
+            os.utime(entry)  # used now
     except (OSError, ValueError, TypeError, IndexError):
         return None
     failed = {index: reason for index, reason in failures.items() if isinstance(reason, str)}
