@@ -12,7 +12,8 @@ from training_helpers import coloured_squares
 
 from lucid.data.augmentation import Augmentation
 from lucid.data.cache import Squashed, open_cache
-from lucid.data.loader import Batches
+from lucid.data.loader import Batches, _repeats
+from lucid.errors import DataError
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +73,38 @@ def test_sampling_weights_balance_the_classes(batches: Batches) -> None:
     drawn = np.concatenate([balanced.order(epoch) for epoch in range(200)])
     share = np.mean(batches.labels[drawn] == 1)
     assert abs(share - 5 / 7) < 0.03
+
+
+def test_an_image_drawn_again_is_augmented_otherwise(batches: Batches) -> None:
+    few = Batches(
+        batches.images,
+        batches.labels,
+        3,
+        4,
+        8,
+        Augmentation(),
+        seed=0,
+        weights=np.eye(21)[0] + 1e-12,  # always the first
+    )
+    assert set(few.order(0)) == {0}
+    images = torch.cat([images for images, _ in few.epoch(0)])
+    assert len(images.unique(dim=0)) == len(images) == 20
+
+
+def test_repeats_count_what_stands_before() -> None:
+    order = np.array([3, 1, 3, 3, 0, 1])
+    assert _repeats(order).tolist() == [0, 0, 1, 2, 0, 1]
+
+
+def test_an_image_that_has_gone_is_named_where_there_is_no_cache(tmp_path: Path) -> None:
+    folder = coloured_squares(tmp_path / "squares", images=1)
+    paths = sorted(folder.glob("*/*.png"))
+    images = open_cache(paths, Squashed(16), folder=tmp_path / "cache", max_bytes=0)
+    few = Batches(images, np.array([0, 1, 2]), 3, 3, 8, Augmentation(), seed=0)
+    assert len(list(few.epoch(0))) == 1
+    paths[1].unlink()
+    with pytest.raises(DataError, match=rf"{paths[1].name}.*it could be read before"):
+        next(few.epoch(0))
 
 
 def test_fewer_images_than_a_batch_are_one_batch(tmp_path: Path) -> None:

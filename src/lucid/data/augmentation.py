@@ -2,8 +2,8 @@
 
 Everything that moves pixels (crop, flip, shear, shift, rotation) is one affine map a sample and one
 sampling of the batch; everything that changes colours runs once for all samples that drew it. Each
-sample's draws come from a counter keyed by (seed, epoch, index of the sample), so they depend on
-neither the batch that a sample is in nor on what ran before.
+sample's draws come from a counter keyed by (seed, epoch, index of the sample, how often the epoch
+had it before), so they depend on neither the batch that a sample is in nor on what ran before.
 """
 
 from __future__ import annotations
@@ -67,15 +67,20 @@ class Augmentation:
     mix_share: float = 1.0
 
 
-def draw(seed: int, epoch: int, indices: NDArray[np.integer]) -> NDArray[np.float32]:
-    """Uniform numbers in [0, 1), one row a sample, from its index alone: (N, draws)."""
-    rows = [
-        np.random.Generator(np.random.Philox(key=seed, counter=[0, epoch, int(index), 0])).random(
-            _DRAWS, dtype=np.float32
-        )
-        for index in indices
-    ]
-    return np.stack(rows)
+def draw(
+    seed: int, epoch: int, indices: NDArray[np.integer], repeats: NDArray[np.integer] | None = None
+) -> NDArray[np.float32]:
+    """Uniform numbers in [0, 1), one row a sample: (N, draws).
+
+    Args:
+        indices: of the samples, (N,).
+        repeats: how often the epoch had each of them before, (N,); never by default.
+    """
+    if repeats is None:
+        repeats = np.zeros_like(indices)
+    counters = ([0, epoch, *pair] for pair in zip(indices.tolist(), repeats.tolist(), strict=True))
+    generators = (np.random.Generator(np.random.Philox(key=seed, counter=c)) for c in counters)
+    return np.stack([generator.random(_DRAWS, dtype=np.float32) for generator in generators])
 
 
 def augment(

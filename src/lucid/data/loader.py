@@ -81,15 +81,18 @@ class Batches:
         Yields:
             float32 images (N, C, R, R) from 0 to 1, and float32 targets (N, classes),
             probabilities.
+        Raises:
+            DataError: an image, decoded at each use, can't be read any more.
         """
         order = self.order(epoch)
+        repeats = _repeats(order)
         waiting: queue.Queue[_Raw | BaseException | None] = queue.Queue(_READ_AHEAD)
         stop = threading.Event()
 
         def read() -> None:
             try:
                 for number in range(first, self.steps):
-                    _put(waiting, self._read(epoch, number, order), stop)
+                    _put(waiting, self._read(epoch, number, order, repeats), stop)
                     if stop.is_set():
                         return
                 _put(waiting, None, stop)
@@ -112,10 +115,14 @@ class Batches:
             stop.set()
             reader.join()
 
-    def _read(self, epoch: int, number: int, order: NDArray[np.int64]) -> _Raw:
-        chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
+    def _read(
+        self, epoch: int, number: int, order: NDArray[np.int64], repeats: NDArray[np.int64]
+    ) -> _Raw:
+        batch = slice(number * self.batch_size, (number + 1) * self.batch_size)
+        chosen = order[batch]
         pixels, sizes = self.images.take(chosen)
-        draws = draw(self.seed, epoch, chosen)
+        self.images.check()
+        draws = draw(self.seed, epoch, chosen, repeats[batch])
         return _Raw(number, pixels, sizes, draws, self.labels[chosen])
 
     def _augmented(self, epoch: int, raw: _Raw) -> tuple[Tensor, Tensor]:
@@ -127,6 +134,15 @@ class Batches:
         targets = functional.one_hot(labels, self.num_classes).to(torch.float32)
         generator = np.random.default_rng([self.seed, epoch, raw.number])
         return mix(images, targets, generator, self.augmentation)
+
+
+def _repeats(order: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How often each entry of ``order`` stands before it, (N,)."""
+    sorting = np.argsort(order, kind="stable")
+    ranked = order[sorting]
+    repeats = np.empty_like(order)
+    repeats[sorting] = np.arange(len(order)) - np.searchsorted(ranked, ranked)
+    return repeats
 
 
 def _put(
