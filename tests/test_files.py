@@ -70,7 +70,7 @@ def test_after_an_error_the_last_good_file_stands(tmp_path: Path, error: BaseExc
 def test_a_full_disk_is_an_output_error(tmp_path: Path) -> None:
     path = tmp_path / "a"
     with (
-        pytest.raises(OutputError, match=f"{path}: can't write here \\(No space"),
+        pytest.raises(OutputError, match=f"{path}: can't write here \\(No space.*; make room"),
         atomic_path(path),
     ):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -120,6 +120,7 @@ def test_preprocessing_survives_json_and_fills_in_half_for_mean_and_std() -> Non
         ("resolution", True),
         ("resolution", "large"),
         ("crop_fraction", 0),
+        ("crop_fraction", 5e-324),
         ("crop_fraction", 1.01),
         ("crop_fraction", float("nan")),
         ("crop_fraction", 10**400),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -119,6 +120,7 @@ def _flush(path: Path) -> None:
 
 def _unwritable(path: Path, error: OSError) -> OutputError:
     reason = error.strerror or str(error)
-    return OutputError(
-        f"{path}: can't write here ({reason}); choose a folder that exists and can be written"
-    )
+    remedy = "choose a folder that exists and can be written"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        remedy = "make room or choose another folder"
+    return OutputError(f"{path}: can't write here ({reason}); {remedy}")

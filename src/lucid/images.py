@@ -57,8 +57,8 @@ class Preprocessing:
 
     Args:
         resolution: input side in pixels.
-        crop_fraction: side of the centred square that is kept, as a share of the shorter side;
-            above 0, at most 1.
+        crop_fraction: side of the centred square that is kept, as a share of the shorter side,
+            0.01 to 1.
         interpolation: of the resize; all but ``"nearest"`` are antialiased.
         color: ``"RGB"`` or ``"L"`` (grey).
         mean: of pixel / 255, one a channel, 0 to 1; 0.5 each when left out.
@@ -79,7 +79,7 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         check_integer("resolution", self.resolution, 1, MAX_RESOLUTION)
-        check_number("crop_fraction", self.crop_fraction, "above 0 and at most 1", _is_share)
+        check_number("crop_fraction", self.crop_fraction, "0.01 to 1", lambda v: 0.01 <= v <= 1)
         check_choice("interpolation", self.interpolation, INTERPOLATIONS)
         check_choice("color", self.color, COLORS)
         check_choice("decoder", self.decoder, DECODERS)
@@ -206,7 +206,3 @@ def _resize(image: Image.Image, side: int, interpolation: Interpolation, box: Bo
     resample = Image.Resampling[interpolation.upper()]
     pixels = np.array(image.resize((side, side), resample, box))
     return pixels.reshape(side, side, -1)
-
-
-def _is_share(value: float) -> bool:
-    return 0 < value <= 1
