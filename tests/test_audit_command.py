@@ -114,9 +114,10 @@ def test_missing_extra_is_named(tiny_photos):
         (["empty"], "there are no pictures in it"),
         (["empty", "--resolution", "0"], "0 is not in the range"),
         (["empty", "--html", "file/audit.html"], "can't write here"),
+        (["empty", "--augmented", "sheet"], "ends with a format, such as .png"),
         ([], "missing argument"),
     ],
-    ids=["missing", "empty", "resolution", "page in a file", "no data"],
+    ids=["missing", "empty", "resolution", "page in a file", "no format", "no data"],
 )
 def test_bad_input_is_one_line(lucid, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)

@@ -52,10 +52,16 @@ def command(
     results: the exit code is 0.
     """
     from lucid.data.audit_report import html_report
+    from lucid.errors import ConfigError, require
     from lucid.files import check_writable_folder, write_text
+    from lucid.images import IMAGE_SUFFIXES
 
     for file in filter(None, (html, augmented)):
         check_writable_folder(file.parent)
+    if augmented:
+        if augmented.suffix.casefold() not in IMAGE_SUFFIXES:
+            raise ConfigError(f"{augmented}: a picture's name ends with a format, such as .png")
+        require("torch", extra="train")
     report = _audit(data, resolution)
     if as_json:
         click.echo(report.to_json())
@@ -129,12 +135,10 @@ def _example(report: AuditReport, findings: list[Finding]) -> str:
 
 
 def _draw_augmented(report: AuditReport, path: Path) -> None:
-    from lucid.errors import DataError, require
-
-    require("torch", extra="train")
     import numpy as np
 
     from lucid.data.contact_sheet import contact_sheet
+    from lucid.errors import DataError
     from lucid.images import load_squashed
 
     samples = [report.dataset.samples[index] for index in report.usable]
