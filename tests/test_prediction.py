@@ -126,13 +126,14 @@ def test_no_images_no_logits(classifier: Classifier) -> None:
 @pytest.mark.parametrize(
     ("batch", "words"),
     [
+        ("a.jpg", r"NumPy array.*got str; predict\(\) takes a list of files"),
         (pixels(2).astype(np.float32), "float32.*as they are, 0 to 255"),
         (pixels(2).transpose(0, 3, 1, 2), r"\(2, 3, 32, 32\); channels come first"),
         (pixels(2)[:, :16], "resizes pictures of any size"),
         (pixels(2)[..., :1], r"\(2, 32, 32, 1\)"),
         (pixels(2)[0, 0], r"\(32, 3\)"),
     ],
-    ids=["float", "channels first", "side", "channels", "rank"],
+    ids=["path", "float", "channels first", "side", "channels", "rank"],
 )
 def test_wrong_shapes_get_a_hint(classifier: Classifier, batch: np.ndarray, words: str) -> None:
     with pytest.raises(ShapeError, match=words):
@@ -193,8 +194,9 @@ def test_damage_is_reported_and_the_rest_predicted(
 
 def test_top_is_how_many_labels(classifier: Classifier, paths: list[Path]) -> None:
     assert len(classifier.predict(paths[:1], top=2)[0].labels) == 2
-    with pytest.raises(ConfigError, match="at least 1, got 0"):
-        classifier.predict(paths, top=0)
+    for top in (0, 1.5, "all"):
+        with pytest.raises(ConfigError, match="top must be a whole number from 1"):
+            classifier.predict(paths, top=top)
 
 
 def test_no_sources_no_predictions(classifier: Classifier) -> None:
@@ -272,9 +274,14 @@ def test_the_map_explains_the_logit_exactly(classifier: Classifier, resolution: 
     assert np.ptp(logits) > 0.1
 
 
-def test_the_map_needs_a_class_for_each_image(classifier: Classifier) -> None:
-    with pytest.raises(ShapeError, match=r"each of 2 images, got \(3,\)"):
-        classifier.class_activation_map(pixels(2), np.array([0, 1, 2]))
+@pytest.mark.parametrize(
+    "classes",
+    [[0, 1, 2], [[0, 1]], [0, 3], [-1, 0], [0.0, 1.0], ["amber", "blue"], 0],
+    ids=str,
+)
+def test_the_map_needs_a_class_for_each_image(classifier: Classifier, classes: object) -> None:
+    with pytest.raises(ShapeError, match=r"one class, 0 to 2, for each of 2 images, got"):
+        classifier.class_activation_map(pixels(2), np.array(classes))
 
 
 def test_the_map_finds_the_place(classifier: Classifier) -> None:

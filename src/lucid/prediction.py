@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from io import IOBase
 from itertools import count, islice
 from pathlib import Path
+from reprlib import repr as shorten  # of a whole data set, the list of classes is long
 from typing import BinaryIO
 
 import numpy as np
@@ -15,7 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lucid import images
+from lucid.architecture import MAX_CLASSES
 from lucid.checkpoint import Checkpoint, read_checkpoint
+from lucid.checks import check_integer
 from lucid.errors import ConfigError, ImageError, ShapeError
 from lucid.images import Preprocessing
 from lucid.models import MobileNet  # before torch: it says what to install when that is missing
@@ -144,8 +147,7 @@ class Classifier:
             ConfigError: ``top`` is below 1, or ``sources`` is no list of images.
             ShapeError: an array is no image.
         """
-        if top < 1:
-            raise ConfigError(f"top must be at least 1, got {top}")
+        check_integer("top", top, 1, MAX_CLASSES)
         return [self.prediction(one, top) for one in self.classify(sources)]
 
     def classify(self, sources: Iterable[Source]) -> Iterator[Classified]:
@@ -187,16 +189,18 @@ class Classifier:
         Returns:
             float32 (N, map_side, map_side), one value for each cell of the last feature map.
         Raises:
-            ShapeError: another shape or dtype.
+            ShapeError: another shape or dtype, or there is no such class.
         """
         pixels = self._checked(pixels)
-        if classes.shape != pixels.shape[:1]:
+        classes = np.asarray(classes)
+        known = np.isin(classes, np.arange(len(self.class_names))).all()
+        if classes.shape != pixels.shape[:1] or classes.dtype.kind not in "iu" or not known:
             raise ShapeError(
-                f"class_activation_map expects one class for each of {len(pixels)} images, "
-                f"got {classes.shape}"
+                f"class_activation_map expects one class, 0 to {len(self.class_names) - 1}, for "
+                f"each of {len(pixels)} images, got {shorten(classes.tolist())}"
             )
         with torch.inference_mode():
-            weights = self.model.fc.weight[torch.from_numpy(classes)]  # (N, c)
+            weights = self.model.fc.weight[torch.from_numpy(classes.astype(np.int64))]  # (N, c)
             features = list(self.model.features(self._input(pixels)).values())[-1]  # (N, c, h, w)
             maps = torch.einsum("nchw,nc->nhw", features, weights)
         found: NDArray[np.float32] = maps.float().cpu().numpy()
@@ -209,6 +213,11 @@ class Classifier:
 
     def _checked(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         side, channels = self.preprocessing.resolution, self.preprocessing.channels
+        if not isinstance(pixels, np.ndarray):
+            raise ShapeError(
+                f"the classifier expects a NumPy array of images, got {type(pixels).__name__}; "
+                "predict() takes a list of files"
+            )
         batch = pixels[np.newaxis] if pixels.ndim == 3 else pixels
         if batch.ndim == 4 and batch.shape[1:] == (side, side, channels):
             if batch.dtype == np.uint8:
