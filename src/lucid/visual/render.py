@@ -19,7 +19,7 @@ from PIL import Image
 
 from lucid.errors import ConfigError, RenderError, suggest
 from lucid.files import check_writable_folder, write_bytes
-from lucid.visual.browser import dump_page, screenshot
+from lucid.visual.browser import dump_page, find_browser, screenshot
 
 # The version of package.json, and the hash of its dist/mermaid.min.js; a test compares both.
 MERMAID_VERSION = "11.17.2"
@@ -133,7 +133,10 @@ def _draw(chart: str) -> _Drawing:
         document = dump_page(page)
     body = re.search(r"<body>(\{.*\})</body>", document, re.DOTALL)
     if body is None:
-        raise RenderError("the browser stopped before Mermaid had drawn the chart")
+        raise RenderError(
+            f"the browser {find_browser()} stopped before Mermaid had drawn the chart; one that is "
+            "a snap can't read temporary files: let LUCID_BROWSER name another, or write .html"
+        )
     result = json.loads(html.unescape(body[1]))
     if "error" in result:
         raise RenderError(" ".join(result["error"].split()))
