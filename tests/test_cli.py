@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -19,6 +20,7 @@ from prediction_helpers import write_colour_checkpoint
 from training_helpers import coloured_squares
 
 import lucid
+from lucid.checkpoint import read_checkpoint, write_checkpoint
 from lucid.cli import COMMANDS, main
 from lucid.errors import (
     CheckpointError,
@@ -298,6 +300,34 @@ def test_predict_prints_csv(checkpoint: Path, data: Path) -> None:
     assert [row["rank"] for row in rows] == ["1", "2"]
     assert rows[0]["label"] == "green"
     assert float(rows[0]["probability"]) > float(rows[1]["probability"]) > 0
+
+
+def test_csv_holds_any_name(checkpoint: Path, data: Path, tmp_path: Path) -> None:
+    names = ('a, "b"', "<i>é; =1+1</i>", "[red]バラ")
+    odd = replace(read_checkpoint(checkpoint), class_names=names)
+    write_checkpoint(tmp_path / "odd.safetensors", odd)
+    image = shutil.copy(data / "amber" / "0.png", tmp_path / '1, "ü"\x1b[31m.png')
+    result = run("predict", tmp_path / "odd.safetensors", image, "--csv")
+    rows = list(csv.DictReader(io.StringIO(result.stdout)))
+    assert {row["label"] for row in rows} == set(names)
+    assert {row["source"] for row in rows} == {str(image)}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such terminals")
+def test_csv_can_not_steer_the_terminal(checkpoint: Path, data: Path, tmp_path: Path) -> None:
+    image = shutil.copy(data / "amber" / "0.png", tmp_path / "\x1b[31mred.png")
+    terminal, end = os.openpty()
+    code = subprocess.call(
+        [sys.executable, "-m", "lucid", "predict", checkpoint, image, "--csv"],
+        stdout=end,
+        stderr=subprocess.DEVNULL,
+    )
+    os.close(end)
+    shown = os.read(terminal, 10_000)
+    os.close(terminal)
+    assert code == 0
+    assert b"\x1b" not in shown
+    assert rb"\x1b[31mred.png" in shown
 
 
 def test_predict_reads_standard_input(checkpoint: Path, data: Path) -> None:

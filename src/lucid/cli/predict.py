@@ -186,11 +186,17 @@ def _to_json(answer: _Answer) -> dict[str, Any]:
 
 
 def _write_csv(answers: list[_Answer]) -> None:
+    # A program gets the names as they are; a terminal must not be steered by them.
+    shown = printable if sys.stdout.isatty() else str
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(("source", "rank", "label", "probability", "error", "explanation"))
+
+    def write(*cells: object) -> None:
+        writer.writerow([shown(str(cell)) for cell in cells])
+
+    write("source", "rank", "label", "probability", "error", "explanation")
     for answer in answers:
         prediction, explanation = answer.prediction, answer.explanation or ""
         if prediction.error is not None:
-            writer.writerow((prediction.source, "", "", "", prediction.error, explanation))
+            write(prediction.source, "", "", "", prediction.error, explanation)
         for rank, (label, probability) in enumerate(prediction.labels, start=1):
-            writer.writerow((prediction.source, rank, label, probability, "", explanation))
+            write(prediction.source, rank, label, probability, "", explanation)
