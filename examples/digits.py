@@ -8,6 +8,7 @@ Handwritten Digits", UCI Machine Learning Repository).
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -56,6 +57,8 @@ def lucid(*arguments: str | Path) -> None:
 
 def main(folder: Path) -> None:
     """Run the demo in ``folder``; exits with an error when the digits are not learnt."""
+    # Pictures this small gain nothing from more threads, which lose much where other programs run.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     started = time.monotonic()
     data, run = folder / "digits", folder / "model"
     model = run / "model.safetensors"

@@ -104,10 +104,10 @@ def _product(sizes: Iterable[int]) -> str:
 
 
 def costs() -> Rows:
-    """Million multiply-adds of one image, by width and resolution."""
+    """Multiply-adds of one image by width and resolution, of networks as ``lucid train`` makes."""
     yield ("Width multiplier", *(f"{side}x{side}" for side in RESOLUTIONS))
     for width in WIDTHS:
-        found = (_totals(width, side).multiply_adds for side in RESOLUTIONS)
+        found = (_totals(width, side, last_stride=1).multiply_adds for side in RESOLUTIONS)
         yield (f"{width}", *(f"{multiply_adds / 1e6:.1f} M" for multiply_adds in found))
 
 
