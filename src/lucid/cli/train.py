@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -45,7 +46,8 @@ def command(data: str, config: str | None, seed: int | None, **options: Any) -> 
         result = train(data, recipe=recipe, progress=progress, **options)
     output = console()
     output.print(f"{result.checkpoint}: validation top-1 {result.top1:.1%}")
-    output.print(f"next: lucid evaluate {result.checkpoint} {data} --report report.html")
+    words = ["lucid", "evaluate", str(result.checkpoint), data, "--report", "report.html"]
+    output.print(f"next: {printable(shlex.join(words))}")
 
 
 @contextmanager
