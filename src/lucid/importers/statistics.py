@@ -21,6 +21,7 @@ import torch  # isort: skip
 from torch.nn import functional  # isort: skip
 
 GENERATED_IMAGES = 16
+_MAX_GENERATED_SIDE = 256  # statistics hardly depend on the size
 
 
 def batch_norms(
@@ -48,12 +49,13 @@ def batch_norms(
 
 
 def generated_images(channels: int, side: int) -> NDArray[np.uint8]:
-    """Pictures that show nothing but have the statistics of photos, (N, side, side, channels).
+    """Pictures that show nothing but have the statistics of photos, (N, S, S, channels).
 
     Amplitudes fall with the frequency (Field 1987, doi:10.1364/JOSAA.4.002379), contrast and
     brightness vary. The same every time.
     """
     generator = np.random.default_rng(0)
+    side = min(side, _MAX_GENERATED_SIDE)
     count = count_images(GENERATED_IMAGES, side)
     frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None, :])
     frequency[0, 0] = np.inf  # brightness is added below

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lucid import __version__
 from lucid.architecture import MobileNetArguments
-from lucid.checkpoint import MAX_FILE_BYTES, Checkpoint
+from lucid.checkpoint import MAX_FILE_BYTES, Checkpoint, read_checkpoint
 from lucid.container import naming
 from lucid.errors import CheckpointError
 from lucid.files import open_file
@@ -18,10 +18,13 @@ from lucid.images import Preprocessing, normalise
 from lucid.importers import litert_file
 from lucid.importers.assembly import dense_stem, find_arguments, to_tensors
 from lucid.importers.calibration import calibration_images
+from lucid.importers.folders import find_weights, read_folder
 from lucid.importers.labels import NO_CLASSIFIER, fit_names, read_labels
 from lucid.importers.litert import read_litert
 from lucid.importers.parts import BatchNorm, Found
+from lucid.importers.state_dicts import read_state_dict
 from lucid.importers.statistics import batch_norms, generated_images
+from lucid.importers.torch_files import is_checkpoint, read_pickle, read_safetensors
 
 _DEFAULT_RESOLUTION = 224
 
@@ -44,7 +47,9 @@ def import_weights(
     classifier gets one class, whose weights are zero, to be replaced in training.
 
     Args:
-        source: a LiteRT file (.tflite), float or quantised.
+        source: a LiteRT file (.tflite), float or quantised; a state dict of lucid's model or of
+            timm (.safetensors, .pth); a folder with config.json and the weights of transformers
+            or timm; or a checkpoint of lucid, which stays what it is.
         labels: a text file with a class name a line, or the names; else those of the source.
         resolution: input side in pixels; else that of the source.
         crop_fraction: side of the centred square kept, as a share of the shorter side.
@@ -59,8 +64,6 @@ def import_weights(
         DataError: no picture in ``calibrate`` can be read.
     """
     names = read_labels(labels) if isinstance(labels, str | Path) else tuple(labels or ())
-    with open_file(source, max_bytes=MAX_FILE_BYTES, error=CheckpointError) as file:
-        content = file.read()
     options: dict[str, Any] = {
         "resolution": resolution,
         "crop_fraction": crop_fraction,
@@ -68,8 +71,15 @@ def import_weights(
         "std": std,
     }
     given = {name: value for name, value in options.items() if value is not None}
+    path = Path(source)
+    weights = find_weights(path) if path.is_dir() else path
+    with open_file(weights, max_bytes=MAX_FILE_BYTES, error=CheckpointError) as file:
+        content = file.read()
+    if is_checkpoint(content):
+        return _revise(read_checkpoint(weights), names, given)
     try:
-        found = _recognise(content)
+        found = read_folder(weights, content) if path.is_dir() else _read_content(content)
+        found = _with_dense_stem(found)
         stated = _stated_preprocessing(found)
         preprocessing = replace(stated, **given)
         arguments = find_arguments(found, {stated.resolution, preprocessing.resolution})
@@ -95,14 +105,30 @@ def import_weights(
         raise CheckpointError(f"{source}: {error}") from error
 
 
-def _recognise(content: bytes) -> Found:
-    if content[4:8] == litert_file.IDENTIFIER:
-        found = read_litert(content)
-    else:
-        raise CheckpointError("expected a LiteRT file (.tflite), found another or a damaged one")
+def _revise(checkpoint: Checkpoint, names: tuple[str, ...], given: Mapping[str, Any]) -> Checkpoint:
+    """A checkpoint with other class names and preprocessing, where they are given."""
+    if names:
+        checkpoint = replace(
+            checkpoint, class_names=fit_names(names, checkpoint.arguments.num_classes)
+        )
+    return replace(checkpoint, preprocessing=replace(checkpoint.preprocessing, **given))
+
+
+def _with_dense_stem(found: Found) -> Found:
     if not found.convolutions:
         raise CheckpointError("the network has no convolution, so it is no MobileNet")
-    return replace(found, convolutions=(dense_stem(found.convolutions[0]), *found.convolutions[1:]))
+    stem, *others = found.convolutions
+    return replace(found, convolutions=(dense_stem(stem), *others))
+
+
+def _read_content(content: bytes) -> Found:
+    if content[4:8] == litert_file.IDENTIFIER:
+        return read_litert(content)
+    if content[8:9] == b"{":
+        return read_state_dict(read_safetensors(content))
+    if content.startswith((b"PK\3\4", b"\x80")):
+        return read_state_dict(read_pickle(content))
+    raise CheckpointError("neither LiteRT (.tflite) nor .safetensors nor PyTorch, or damaged")
 
 
 def _stated_preprocessing(found: Found) -> Preprocessing:
