@@ -32,11 +32,14 @@ valid_arguments = st.builds(
 )
 
 
-def settle_batch_norm(model: nn.Module, images: torch.Tensor, *, seed: int = 0) -> nn.Module:
+def settle_batch_norm(
+    model: nn.Module, images: torch.Tensor, *, seed: int = 0, shift: float = 0.0
+) -> nn.Module:
     """Give every batch norm a random scale and shift and the statistics of ``images``.
 
     With the default statistics an untrained model gives almost the same logits for every image, so
     that a comparison would pass whatever its convolutions compute. Returns the model in eval mode.
+    The shifts are uniform around ``shift``.
     """
     generator = torch.Generator().manual_seed(seed)
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
@@ -45,7 +48,7 @@ def settle_batch_norm(model: nn.Module, images: torch.Tensor, *, seed: int = 0) 
         for norm in norms:
             size = norm.weight.shape
             norm.weight.copy_(torch.empty(size).uniform_(0.5, 1.5, generator=generator))
-            norm.bias.copy_(torch.empty(size).uniform_(-0.5, 0.5, generator=generator))
+            norm.bias.copy_(torch.empty(size).uniform_(-0.5, 0.5, generator=generator) + shift)
             norm.momentum = 1.0
         model.train()(images)
     for norm, momentum in zip(norms, momenta, strict=True):
