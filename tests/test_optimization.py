@@ -72,9 +72,9 @@ def test_the_average_equals_pytorchs() -> None:
 
 def test_the_average_follows_closely_at_the_start() -> None:
     model, average = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
-    update_average(average, model, 0, 0.999)
-    distance = (average.weight - model.weight).abs().item()
-    update_average(average, model, 10**9, 0.999)
-    assert math.isclose(
-        (average.weight - model.weight).abs().item(), 0.999 * distance, rel_tol=1e-4
-    )
+    torch.nn.init.zeros_(model.weight)
+    torch.nn.init.ones_(average.weight)
+    for step, share_kept in ((0, 1 / 10), (10, 11 / 20), (10**9, 0.999)):
+        before = average.weight.item()
+        update_average(average, model, step, 0.999)
+        assert math.isclose(average.weight.item(), share_kept * before, rel_tol=1e-5), step

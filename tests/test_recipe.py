@@ -61,7 +61,8 @@ def test_an_unknown_key_gets_the_nearest_one(tmp_path: Path) -> None:
         (b"epochs = ", "no valid TOML"),
         (b"\xff\xfe", "no valid TOML"),
         (b"epochs = 0", "epochs must be a whole number from 1"),
-        (b"# " + b"x" * 10**6, "at most 1000000 bytes"),
+        (b"learning_rate = 1e31", "learning_rate must be above 0, at most 1e30"),
+        (b"# " + b"x" * 10**6, "too many; the limit is 1000000"),
     ],
 )
 def test_a_bad_file_is_named(content: bytes, message: str, tmp_path: Path) -> None:
@@ -71,3 +72,5 @@ def test_a_bad_file_is_named(content: bytes, message: str, tmp_path: Path) -> No
         read_recipe(path)
     with pytest.raises(ConfigError, match="missing"):
         read_recipe(tmp_path / "missing.toml")
+    path.write_bytes(b"\xef\xbb\xbfepochs = 7")  # as Notepad saves it
+    assert read_recipe(path) == {"epochs": 7}

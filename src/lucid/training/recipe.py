@@ -11,6 +11,7 @@ from typing import Any, Literal
 from lucid.checks import check_choice, check_integer, check_number
 from lucid.data.augmentation import POLICIES, Augmentation
 from lucid.errors import ConfigError, suggest
+from lucid.files import open_file
 from lucid.images import INTERPOLATIONS, Interpolation
 
 Optimizer = Literal["adamw", "sgd"]
@@ -59,8 +60,9 @@ class Recipe:
         validation_share: of each class, when DATA brings no validation images; 0.05 to 0.5.
         split_seed: of the choice of validation images, so that runs with other seeds compare.
         seed: of everything else random.
-        crop_fraction: side of the centred square kept for validation and prediction.
-        interpolation: of every resize.
+        crop_fraction: side of the centred square kept for validation and prediction; with
+            ``--weights``, theirs is taken.
+        interpolation: of every resize; with ``--weights``, theirs is taken.
         last_stride: stride of the last depthwise layer, 1 or 2, of a model trained from scratch.
         crop_area: smallest share of an image's area that a random resized crop keeps.
         flip: mirror half of the images left to right.
@@ -109,8 +111,11 @@ class Recipe:
         check_integer("epochs", self.epochs, 1, 100_000)
         check_integer("batch_size", self.batch_size, 2, 65_536)
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
-        check_number("learning_rate", self.learning_rate, "above 0", lambda value: value > 0)
-        check_number("weight_decay", self.weight_decay, "0 or more", _is_not_negative)
+        # PyTorch's optimizers take what float32 can hold.
+        check_number(
+            "learning_rate", self.learning_rate, "above 0, at most 1e30", lambda v: 0 < v <= 1e30
+        )
+        check_number("weight_decay", self.weight_decay, "0 to 1e30", lambda v: 0 <= v <= 1e30)
         check_number("warmup_epochs", self.warmup_epochs, "0 or more", _is_not_negative)
         check_number("clip_norm", self.clip_norm, "0 or more", _is_not_negative)
         check_integer("accumulate", self.accumulate, 1, 4096)
@@ -130,7 +135,7 @@ class Recipe:
         for name in ("color_jitter", "erasing", "mix_share"):
             check_number(name, getattr(self, name), "from 0 to 1", lambda value: 0 <= value <= 1)
         for name in ("crop_fraction", "crop_area"):
-            check_number(name, getattr(self, name), "above 0, at most 1", lambda v: 0 < v <= 1)
+            check_number(name, getattr(self, name), "from 0.01 to 1", lambda v: 0.01 <= v <= 1)
         for name in ("mixup", "cutmix"):
             check_number(name, getattr(self, name), "0 or more", _is_not_negative)
         check_number(
@@ -173,13 +178,10 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     Raises:
         ConfigError: the file is missing, no TOML, or sets an unknown key or a wrong value.
     """
-    path = Path(path)
+    with open_file(path, max_bytes=MAX_RECIPE_BYTES, error=ConfigError) as file:
+        content = file.read()
     try:
-        if path.stat().st_size > MAX_RECIPE_BYTES:
-            raise ConfigError(f"{path}: a recipe has at most {MAX_RECIPE_BYTES} bytes")
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: can't read the recipe ({error.strerror or error})") from error
+        values = tomllib.loads(content.decode("utf-8-sig"))  # some editors put a mark in front
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: no valid TOML ({error})") from error
     try:
