@@ -21,7 +21,7 @@ from photo_helpers import photo
 
 import lucid
 from lucid.checkpoint import write_checkpoint
-from lucid.cli import COMMANDS
+from lucid.cli import COMMANDS, main
 from lucid.training import read_recipe
 
 REPOSITORY = Path(__file__).parents[1]
@@ -224,7 +224,7 @@ def _commands(text: str) -> Iterator[tuple[str, list[str]]]:
 def test_commands_in_pages_exist(page: Path) -> None:
     for name, options in _commands(page.read_text()):
         assert name in COMMANDS, f"{page.name} shows lucid {name}"
-        command: click.Command = importlib.import_module(f"lucid.cli.{name}").command
+        command = main.get_command(click.Context(main), name)
         known = {option for parameter in command.params for option in parameter.opts}
         known |= {option for parameter in command.params for option in parameter.secondary_opts}
         assert set(options) <= known | {"--help"}, f"{page.name} shows lucid {name} {options}"
