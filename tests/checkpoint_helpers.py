@@ -1,4 +1,4 @@
-"""Small valid checkpoints, and the parts of their files."""
+"""Small valid checkpoints, the parts of their files, and what hostile files have in them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import numpy as np
+from hypothesis import strategies as st
 
 from lucid.architecture import MobileNetArguments, tensor_shapes
 from lucid.checkpoint import Checkpoint
@@ -43,3 +44,44 @@ def join_file(header: Any, data: bytes) -> bytes:
     """The safetensors file with such a header; the header may be any JSON, or bytes as they are."""
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     return len(text).to_bytes(8, "little") + text + data
+
+
+def places(value: Any, prefix: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The paths of all values inside a JSON value."""
+    if isinstance(value, dict):
+        items = list(value.items())
+    elif isinstance(value, list):
+        items = list(enumerate(value))
+    else:
+        items = []
+    inside = [place for key, item in items for place in places(item, (*prefix, key))]
+    return [*inside, *((*prefix, key) for key, _ in items)]
+
+
+def put(root: Any, place: tuple[Any, ...], value: Any) -> Any:
+    """A copy of a JSON value with another value at a path."""
+    root = json.loads(json.dumps(root))
+    parent = root
+    for key in place[:-1]:
+        parent = parent[key]
+    parent[place[-1]] = value
+    return root
+
+
+# What hostile JSON is made of: every type, extremes, and the texts that the format itself uses.
+_scalars = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.sampled_from([0, -1, 2**31, 2**63, 2**64, 10**30, 10**400]),
+    st.floats(allow_nan=True, allow_infinity=True),
+    st.text(max_size=20),
+    st.sampled_from(["F32", "I64", "F8_E4M3", "1", "2", "RGB", "relu6", "\ud800", "\x1b", "{}"]),
+)
+hostile_values = st.recursive(
+    _scalars,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4), st.dictionaries(st.text(max_size=8), inner, max_size=4)
+    ),
+    max_leaves=8,
+)
