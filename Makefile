@@ -38,7 +38,7 @@ build: $(DEV)  ## build wheel and sdist into dist/
 
 # torch's local version (+cpu, +cu130) says which build this machine got, not what to ask for.
 lock: $(DEV)  ## write the installed versions to constraints.txt
-	@versions=$$($(BIN)/python -m pip freeze --exclude-editable | sed 's/+.*//'); \
+	@versions=$$($(BIN)/python -m pip freeze --all --exclude pip --exclude-editable | sed 's/+.*//'); \
 	printf '%s\n' '# Every package of .venv, exactly; "make lock" writes this file.' \
 	  "$$versions" > constraints.txt
 
