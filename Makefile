@@ -17,7 +17,7 @@ demo: .venv/.ready-train  ## train on handwritten digits, evaluate, predict: a f
 	@$(BIN)/python examples/digits.py
 
 test: $(DEV) node_modules lint types docs  ## build, lint, check types, build the docs, run all tests
-	@$(BIN)/python -m pytest --junitxml=build/tests.xml
+	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile --junitxml=build/tests.xml
 
 lint: $(DEV)  ## check style and formatting
 	@$(BIN)/ruff check --quiet
