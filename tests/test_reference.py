@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_helpers import assert_sensitive, settle_batch_norm, valid_arguments
+from model_helpers import assert_sensitive, steady, valid_arguments
 from network_helpers import described, float_networks, images, int8_networks, slow_logits
 from numpy.typing import NDArray
 
@@ -43,22 +43,12 @@ def random_pixels(shape: tuple[int, int, int, int], seed: int = 0) -> NDArray[np
     return pixels.astype(np.uint8)
 
 
-@torch.no_grad()
 def steady_model(arguments: MobileNetArguments) -> MobileNet:
-    """A model whose logits depend on the image, but not as wildly on rounding.
-
-    Through random layers an error grows from each to the next: PyTorch's own float32 and float64
-    differ by more than the tolerance then. Depthwise filters that blur and ReLUs that mostly pass,
-    as in trained networks, keep it small.
-    """
     torch.manual_seed(3)
     model = MobileNet.from_arguments(arguments)
-    for module in model.modules():
-        if isinstance(module, torch.nn.Conv2d) and module.groups > 1:
-            module.weight += module.weight.std()
     measured = random_pixels((16, 64, 64, arguments.in_channels), seed=1)
     preprocessing = Preprocessing(32, color=color(arguments.in_channels))
-    settle_batch_norm(model, torch.from_numpy(normalise(measured, preprocessing)), shift=0.5)
+    steady(model, torch.from_numpy(normalise(measured, preprocessing)))
     return model
 
 
