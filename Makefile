@@ -50,7 +50,7 @@ clean:  ## remove what these targets made
 	  "Python 3.11 or newer is needed; try: make PYTHON=python3.11")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "installing into .venv (minutes the first time)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*]'
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[$*]'
 	@touch $@
 
 # Mermaid draws the charts in the tests and in the documentation. Without npm the tests that need
