@@ -91,9 +91,17 @@ def test_no_input_leaves_the_bounds(data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("scale", [2.0**20, 2.0**120])
 def test_results_fit_int32_before_they_are_clamped(scale: float) -> None:
-    with pytest.raises(NetworkError, match=r"fc: the multipliers, .* reach 1073741824; the scales"):
-        dense([127], 0, weight_scale=np.float32([scale]))
-    assert dense([127], 0, weight_scale=np.float32([2.0**14])).multiplier == 2.0**14
+    pointwise = {"kind": "pointwise", "activation": "relu", "weight": np.int8([[[[127]]]])}
+    with pytest.raises(NetworkError, match=r"fc: the multipliers, .* reach 1.07374e\+09; the scal"):
+        dense([127], 0, **pointwise, weight_scale=np.float32([scale]))
+    accepted = dense([127], 0, **pointwise, weight_scale=np.float32([2.0**14]))
+    assert accepted.multiplier == 2.0**14
+
+
+def test_logits_only_have_to_be_finite() -> None:
+    assert dense([127], 0, weight_scale=np.float32([2.0**112])).multiplier == 2.0**112
+    with pytest.raises(NetworkError, match=r"fc: the multipliers, .* reach 1.70141e\+38; the scal"):
+        dense([127], 0, weight_scale=np.float32([2.0**113]))
 
 
 def test_multipliers_are_not_subnormal() -> None:

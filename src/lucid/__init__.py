@@ -16,7 +16,20 @@ __all__ = ["Classifier", "LucidError", "__version__", "load"]
 
 # Loaded at first use, so that `import lucid` stays fast and works without torch.
 _LAZY = {"Classifier": "lucid.prediction", "load": "lucid.prediction"}
-_ROOMS = ("checkpoint", "data", "evaluation", "importers", "models", "nn", "training", "visual")
+_ROOMS = (
+    "checkpoint",
+    "data",
+    "evaluation",
+    "importers",
+    "lowering",
+    "models",
+    "network",
+    "nn",
+    "quantization",
+    "reference",
+    "training",
+    "visual",
+)
 
 
 def __getattr__(name: str) -> Any:

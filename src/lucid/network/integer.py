@@ -36,7 +36,10 @@ MAX_POOL_CELLS = 2**23
 
 # What a layer's result may be at most before it is clamped: far inside int32, so that a conversion
 # that does not saturate is safe too.
-MAX_REQUANTISED = 2**30
+MAX_REQUANTISED = 2.0**30
+
+# Logits are not rounded; they only have to be finite.
+MAX_LOGIT = 2.0**127
 
 _SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
 
@@ -126,15 +129,15 @@ class Int8Layer(Layer):
                 "and bias smaller"
             )
         multiplier = self.multiplier
+        limit = MAX_LOGIT if self.kind == "dense" else MAX_REQUANTISED
         if (
             not np.isfinite(multiplier).all()
             or (multiplier < _SMALLEST_NORMAL).any()
-            or (np.maximum(high, -low) * multiplier.astype(np.float64) >= MAX_REQUANTISED).any()
+            or (np.maximum(high, -low) * multiplier.astype(np.float64) >= limit).any()
         ):
             raise NetworkError(
                 f"{self.name}: the multipliers, {multiplier.min():g} to {multiplier.max():g}, give "
-                f"results that are subnormal or reach {MAX_REQUANTISED}; the scales do not fit "
-                "one another"
+                f"results that are subnormal or reach {limit:g}; the scales do not fit one another"
             )
 
 
@@ -169,7 +172,7 @@ class Int8Pool(Layer):
             raise NetworkError(
                 f"{self.name}: an output scale of {self.output_scale:g} does not fit an input "
                 f"scale of {self.input_scale:g}; results would be subnormal or reach "
-                f"{MAX_REQUANTISED}"
+                f"{MAX_REQUANTISED:g}"
             )
 
     def multiplier(self, cells: int) -> np.float32:
