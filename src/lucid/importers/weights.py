@@ -19,6 +19,8 @@ from lucid.importers import litert_file
 from lucid.importers.assembly import dense_stem, find_arguments, to_tensors
 from lucid.importers.calibration import calibration_images
 from lucid.importers.folders import find_weights, read_folder
+from lucid.importers.keras import read_keras
+from lucid.importers.keras_files import HDF5, is_keras_archive
 from lucid.importers.labels import NO_CLASSIFIER, fit_names, read_labels
 from lucid.importers.litert import read_litert
 from lucid.importers.parts import BatchNorm, Found
@@ -48,8 +50,8 @@ def import_weights(
 
     Args:
         source: a LiteRT file (.tflite), float or quantised; a state dict of lucid's model or of
-            timm (.safetensors, .pth); a folder with config.json and the weights of transformers
-            or timm; or a checkpoint of lucid, which stays what it is.
+            timm (.safetensors, .pth); a Keras model (.keras, .h5); a folder with config.json and
+            the weights of transformers or timm; or a checkpoint of lucid, which stays what it is.
         labels: a text file with a class name a line, or the names; else those of the source.
         resolution: input side in pixels; else that of the source.
         crop_fraction: side of the centred square kept, as a share of the shorter side.
@@ -126,9 +128,13 @@ def _read_content(content: bytes) -> Found:
         return read_litert(content)
     if content[8:9] == b"{":
         return read_state_dict(read_safetensors(content))
+    if content.startswith(HDF5) or is_keras_archive(content):
+        return read_keras(content)
     if content.startswith((b"PK\3\4", b"\x80")):
         return read_state_dict(read_pickle(content))
-    raise CheckpointError("neither LiteRT (.tflite) nor .safetensors nor PyTorch, or damaged")
+    raise CheckpointError(
+        "not LiteRT (.tflite), .safetensors, PyTorch or Keras (.h5, .keras), or damaged"
+    )
 
 
 def _stated_preprocessing(found: Found) -> Preprocessing:
