@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
+import tarfile
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
@@ -225,6 +227,52 @@ class TestRealFiles:
         expected = run(dequantise(path.read_bytes()), (pixels.astype(np.float32) - 128) / 128)
         assert np.abs(found - expected).max() < 1e-3
         assert np.abs(found[0] - found[1]).max() > 0.1
+
+
+def archive(members: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as packed:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            packed.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+class TestSlimArchives:
+    """TF-Slim's hosted archives hold the network beside checkpoints of TensorFlow."""
+
+    def test_the_network_inside_is_read(self, tmp_path: Path) -> None:
+        content = mobilenet(SMALL, 32)
+        path = tmp_path / "mobilenet.tgz"
+        path.write_bytes(archive({"./m.ckpt.meta": b"x", "./m.tflite": content, "./m.pb": b"y"}))
+        expected = import_weights(save(content, tmp_path))
+        found = import_weights(path)
+        assert found.arguments == expected.arguments
+        assert all(np.array_equal(found.tensors[n], expected.tensors[n]) for n in found.tensors)
+
+    @pytest.mark.parametrize(
+        ("members", "words"),
+        [
+            ({"m.pb": b"y"}, "no .tflite file in the archive"),
+            ({"a.tflite": b"x", "b.tflite": b"y"}, "several .tflite files"),
+            ({"a.tflite": b"x"}, "neither LiteRT"),
+        ],
+        ids=["none", "several", "damaged"],
+    )
+    def test_refused(self, members: dict[str, bytes], words: str, tmp_path: Path) -> None:
+        path = tmp_path / "mobilenet.tgz"
+        path.write_bytes(archive(members))
+        with pytest.raises(CheckpointError, match=words):
+            import_weights(path)
+
+    @pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
+    def test_truncated(self, share: float, tmp_path: Path) -> None:
+        content = archive({"m.tflite": mobilenet(SMALL, 32)})
+        path = tmp_path / "mobilenet.tgz"
+        path.write_bytes(content[: int(share * len(content))])
+        with pytest.raises(CheckpointError, match="no whole"):
+            import_weights(path)
 
 
 class TestRefusals:

@@ -26,6 +26,7 @@ from lucid.importers.litert import read_litert
 from lucid.importers.parts import BatchNorm, Found
 from lucid.importers.state_dicts import read_state_dict
 from lucid.importers.statistics import batch_norms, generated_images
+from lucid.importers.tf_slim import GZIP, find_litert
 from lucid.importers.torch_files import is_checkpoint, read_pickle, read_safetensors
 
 _DEFAULT_RESOLUTION = 224
@@ -49,8 +50,8 @@ def import_weights(
     classifier gets one class, whose weights are zero, to be replaced in training.
 
     Args:
-        source: a LiteRT file (.tflite), float or quantised; a state dict of lucid's model or of
-            timm (.safetensors, .pth); a Keras model (.keras, .h5); a folder with config.json and
+        source: a LiteRT file (.tflite), float or quantised, or TF-Slim's .tgz with one; a state
+            dict of lucid's model or of timm (.safetensors, .pth); a Keras model (.keras, .h5); a folder with config.json and
             the weights of transformers or timm; or a checkpoint of lucid, which stays what it is.
         labels: a text file with a class name a line, or the names; else those of the source.
         resolution: input side in pixels; else that of the source.
@@ -124,6 +125,8 @@ def _with_dense_stem(found: Found) -> Found:
 
 
 def _read_content(content: bytes) -> Found:
+    if content.startswith(GZIP):
+        content = find_litert(content)
     if content[4:8] == litert_file.IDENTIFIER:
         return read_litert(content)
     if content[8:9] == b"{":
@@ -132,9 +135,7 @@ def _read_content(content: bytes) -> Found:
         return read_keras(content)
     if content.startswith((b"PK\3\4", b"\x80")):
         return read_state_dict(read_pickle(content))
-    raise CheckpointError(
-        "not LiteRT (.tflite), .safetensors, PyTorch or Keras (.h5, .keras), or damaged"
-    )
+    raise CheckpointError("neither LiteRT, Keras, safetensors nor PyTorch, or damaged")
 
 
 def _stated_preprocessing(found: Found) -> Preprocessing:
