@@ -51,8 +51,9 @@ def import_weights(
 
     Args:
         source: a LiteRT file (.tflite), float or quantised, or TF-Slim's .tgz with one; a state
-            dict of lucid's model or of timm (.safetensors, .pth); a Keras model (.keras, .h5); a folder with config.json and
-            the weights of transformers or timm; or a checkpoint of lucid, which stays what it is.
+            dict of lucid's model or of timm (.safetensors, .pth); a Keras model (.keras, .h5); a
+            folder with config.json and the weights of transformers or timm; or a checkpoint of
+            lucid, which stays what it is.
         labels: a text file with a class name a line, or the names; else those of the source.
         resolution: input side in pixels; else that of the source.
         crop_fraction: side of the centred square kept, as a share of the shorter side.
