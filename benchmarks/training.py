@@ -33,10 +33,11 @@ from lucid.models import MobileNet
 from lucid.parallel import cores
 from lucid.training import Progress, Recipe
 from lucid.training import loop as lucid_loop
+from lucid.training.memory import kept_memory
 from lucid.training.plan import Plan, Request
 from lucid.training.preparation import prepare
 
-STEPS = 12  # of a round
+STEPS = 24  # of a round
 WARMUP = 4
 
 
@@ -102,8 +103,10 @@ class Lucid:
         self._steps(WARMUP)
 
     def images_per_second(self) -> float:
-        started = time.perf_counter()
-        self._steps(STEPS)
+        with kept_memory():
+            self._steps(2)
+            started = time.perf_counter()
+            self._steps(STEPS)
         return STEPS * self.trainer.recipe.batch_size / (time.perf_counter() - started)
 
     def shares(self) -> dict[str, float]:
@@ -113,6 +116,7 @@ class Lucid:
         waited = batches.waited_seconds
         started = time.perf_counter()
         with (
+            kept_memory(),
             _timed(seconds, "augment", type(batches), "_augmented"),
             _timed(seconds, "forward", type(trainer.model), "forward"),
             _timed(seconds, "backward", torch.Tensor, "backward"),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lucid.models import MobileNet
 from lucid.training import Recipe
-from lucid.training.optimization import learning_rate, make_optimizer, update_average
+from lucid.training.optimization import MovingAverage, learning_rate, make_optimizer
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
@@ -63,7 +63,7 @@ def test_the_average_equals_pytorchs() -> None:
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(torch.randn_like(parameter))
-        update_average(average, model, step, 0.9)
+        MovingAverage(average, model).update(step, 0.9)
         reference.update_parameters(model)
     for ours, theirs in zip(average.parameters(), reference.module.parameters(), strict=True):
         assert torch.allclose(ours, theirs, atol=1e-6)
@@ -74,7 +74,8 @@ def test_the_average_follows_closely_at_the_start() -> None:
     model, average = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
     torch.nn.init.zeros_(model.weight)
     torch.nn.init.ones_(average.weight)
+    moving = MovingAverage(average, model)
     for step, share_kept in ((0, 1 / 10), (10, 11 / 20), (10**9, 0.999)):
         before = average.weight.item()
-        update_average(average, model, step, 0.999)
+        moving.update(step, 0.999)
         assert math.isclose(average.weight.item(), share_kept * before, rel_tol=1e-5), step

@@ -117,7 +117,7 @@ def augment(
         colour.apply(images, operation, signed)
     if augmentation.color_jitter:
         jitter = torch.stack([next(column) for _ in range(3)])
-        colour.jitter(images, (jitter * 2 - 1) * augmentation.color_jitter)
+        images = colour.jitter(images, (jitter * 2 - 1) * augmentation.color_jitter)
     if augmentation.erasing:
         _erase(images, draws[:, -6:].T, augmentation.erasing)
     return images

@@ -1,4 +1,4 @@
-"""Colour operations on batches of images, float32 (N, C, H, W) from 0 to 1, in place.
+"""Colour operations on batches of images, float32 (N, C, H, W) from 0 to 1.
 
 The operations are Pillow's (``ImageEnhance``, ``ImageOps``), which AutoAugment (Cubuk et al. 2018,
 arXiv:1805.09501, Table 6) made common; magnitudes run from -1 to 1.
@@ -34,10 +34,11 @@ def apply(images: Tensor, operation: Tensor, magnitude: Tensor) -> None:
             images[chosen] = result.clamp_(0, 1)
 
 
-def jitter(images: Tensor, changes: Tensor) -> None:
+def jitter(images: Tensor, changes: Tensor) -> Tensor:
     """Change brightness, contrast and saturation of each sample by ``changes`` (3, N)."""
     for function, change in zip((_brightness, _contrast, _color), changes, strict=True):
-        images.copy_(function(images, change.view(-1, 1, 1, 1) / _LARGEST_CHANGE).clamp_(0, 1))
+        images = function(images, change.view(-1, 1, 1, 1) / _LARGEST_CHANGE).clamp_(0, 1)
+    return images
 
 
 def _grey(images: Tensor) -> Tensor:
@@ -50,7 +51,7 @@ def _grey(images: Tensor) -> Tensor:
 
 def _enhance(images: Tensor, base: Tensor, magnitude: Tensor) -> Tensor:
     """Away from ``base`` for magnitudes above 0, towards it below."""
-    return base + (images - base) * (1 + magnitude * _LARGEST_CHANGE)
+    return (images - base).mul_(1 + magnitude * _LARGEST_CHANGE).add_(base)
 
 
 def _brightness(images: Tensor, magnitude: Tensor) -> Tensor:

@@ -23,7 +23,8 @@ from lucid.data.loader import Batches
 from lucid.errors import DivergenceError
 from lucid.images import Preprocessing
 from lucid.models import MobileNet
-from lucid.training.optimization import learning_rate, make_optimizer, update_average
+from lucid.training.memory import kept_memory
+from lucid.training.optimization import MovingAverage, learning_rate, make_optimizer
 from lucid.training.progress import EpochRow, Interrupted, Progress, StepState
 from lucid.training.recipe import Recipe
 from lucid.training.state import Position
@@ -65,6 +66,7 @@ class Trainer:
     def __post_init__(self) -> None:
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
+        self.moving_average = MovingAverage(self.average, self.model)
         self.optimizer = make_optimizer(self.model, self.recipe)
         self.device = self.batches.device
         self._saved = time.monotonic()
@@ -88,7 +90,7 @@ class Trainer:
             DataError: an image can't be read any more.
             Interrupted: after Ctrl-C or a termination signal, once the state is saved.
         """
-        with _stop_signal() as stop:
+        with _stop_signal() as stop, kept_memory():
             while not self.position.finished:
                 self._epoch(stop)
 
@@ -155,14 +157,15 @@ class Trainer:
         self.optimizer.zero_grad()
         if self.recipe.average_decay:
             done = overall // self.recipe.accumulate
-            update_average(self.average, self.model, done, self.recipe.average_decay)
+            self.moving_average.update(done, self.recipe.average_decay)
 
     def _changes_weights(self, step: int) -> bool:
         """Whether the weights change at the end of this step, 1 for an epoch's first."""
         return step % self.recipe.accumulate == 0 or step == self.batches.steps
 
     def _normalised(self, images: Tensor) -> Tensor:
-        images = (images - self.mean) / self.std
+        """Normalise in place: (pixel - mean) / std, channels last."""
+        images = images.sub_(self.mean).div_(self.std)
         return images.contiguous(memory_format=torch.channels_last)
 
     def _set_training(self, epoch: int) -> None:

@@ -49,12 +49,18 @@ def initialise(model: nn.Module) -> None:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
-@torch.no_grad()
-def update_average(average: nn.Module, model: nn.Module, step: int, decay: float) -> None:
-    """Move ``average`` towards ``model``: weights by the decay, batch norms' statistics too."""
-    decay = min(decay, (1 + step) / (_AVERAGE_START + step))
-    averages, values = _float_tensors(average), _float_tensors(model)
-    torch._foreach_lerp_(averages, values, 1 - decay)
+class MovingAverage:
+    """Moves one model towards another: weights and the statistics of batch norms."""
+
+    def __init__(self, average: nn.Module, model: nn.Module) -> None:
+        # Listed once: a state dict takes as long to make as the average to move.
+        self._averages, self._values = _float_tensors(average), _float_tensors(model)
+
+    @torch.no_grad()
+    def update(self, step: int, decay: float) -> None:
+        """Move by ``1 - decay``, and further in the first steps."""
+        decay = min(decay, (1 + step) / (_AVERAGE_START + step))
+        torch._foreach_lerp_(self._averages, self._values, 1 - decay)
 
 
 def _float_tensors(model: nn.Module) -> list[Tensor]:
