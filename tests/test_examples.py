@@ -1,0 +1,25 @@
+"""The demo does what the README says: it learns the digits, and leaves what it names."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+DEMO = Path(__file__).parents[1] / "examples" / "digits.py"
+
+
+def test_demo_learns_digits(tmp_path: Path) -> None:
+    """It exits with an error below 98%, which is the least that is promised."""
+    result = subprocess.run(
+        [sys.executable, str(DEMO), str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert len(list(tmp_path.glob("digits/*/*.png"))) == 1797
+    for name in ("audit.html", "report.html", "chart.html", "model/model.safetensors"):
+        assert (tmp_path / name).stat().st_size > 1000
+    shown = re.findall(r"^\$ lucid (\w+)", result.stdout, re.MULTILINE)
+    assert shown == ["audit", "train", "evaluate", "predict", "chart"]
+    (top1,) = re.findall(r"^([\d.]+)% of the digits set aside", result.stdout, re.MULTILINE)
+    assert float(top1) >= 98
