@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,9 @@ from safetensors import safe_open
 from training_helpers import COLOURS, QUICK, coloured_squares
 
 from lucid.checkpoint import read_checkpoint
+from lucid.data import open_data
 from lucid.errors import ConfigError, DataError, DivergenceError, OutputError, TrainingError
+from lucid.evaluation.measurement import select
 from lucid.prediction import load
 from lucid.training import EpochRow, Progress, train
 
@@ -159,6 +162,35 @@ def test_what_cannot_be_used_is_left_out_and_said(tmp_path: Path) -> None:
     train(data, **SMALL, out=tmp_path / "run", recipe=QUICK | {"epochs": 1}, progress=Listens())
     assert any("1" in line and "left out" in line for line in lines)
     assert "text.jpg" in (tmp_path / "run" / "audit.json").read_text()
+
+
+def test_file_names_need_not_be_text(tmp_path: Path) -> None:
+    data = coloured_squares(tmp_path / "dätä 数", images=4)
+    for number, path in enumerate(sorted((data / "blue").iterdir())):
+        path.rename(data / "blue" / os.fsdecode(b"\xff\x1b%d.png" % number))
+    result = train(data, **SMALL, out=tmp_path / "läuf 1", recipe=QUICK | {"epochs": 1})
+    names = read_checkpoint(result.checkpoint).provenance["validation"]
+    assert any(name.startswith(r"blue/\udcff\x1b") for name in names)
+    chosen = select(open_data(data), load(result.checkpoint))
+    assert len(chosen.samples) == len(names)
+    assert "as the checkpoint remembers" in chosen.description
+
+
+def test_a_class_without_a_usable_picture_is_named(tmp_path: Path) -> None:
+    data = coloured_squares(tmp_path / "data", images=4)
+    for path in (data / "blue").iterdir():
+        path.write_text("not a picture")
+    lines: list[str] = []
+
+    class Listens(Progress):
+        def message(self, text: str) -> None:
+            lines.append(text)
+
+    result = train(
+        data, **SMALL, out=tmp_path / "run", recipe=QUICK | {"epochs": 1}, progress=Listens()
+    )
+    assert "no usable picture to train on is left of the class 'blue'" in lines
+    assert read_checkpoint(result.checkpoint).class_names == tuple(COLOURS)  # no label shifts
 
 
 def test_bad_places_are_found_before_training(
