@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 _COLORS = {"error": "red", "warning": "yellow", "note": "cyan"}
 _NAMES_SHOWN = 2
-# Pictures on the contact sheet.
+# Pictures in a row of the contact sheet, and their largest side, so that it fits memory.
 _AUGMENTED = 8
+_AUGMENTED_SIDE = 512
 
 
 @click.command("audit")
@@ -147,7 +148,8 @@ def _draw_augmented(report: AuditReport, path: Path) -> None:
     # A spread over the classes, which follow one another.
     count = min(_AUGMENTED, len(samples))
     chosen = [samples[len(samples) * number // count] for number in range(count)]
-    squashed = [load_squashed(sample.path, report.resolution) for sample in chosen]
+    side = min(report.resolution, _AUGMENTED_SIDE)
+    squashed = [load_squashed(sample.path, side) for sample in chosen]
     pixels = np.stack([image for image, _ in squashed])  # (N, S, S, 3)
     sizes = np.array([size for _, size in squashed], np.int32)  # (N, 2)
-    contact_sheet(pixels, sizes, report.resolution, path)
+    contact_sheet(pixels, sizes, side, path)
