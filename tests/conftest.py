@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 # this size many times slower. Set before torch is imported, and for the programs that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# Whoever runs the tests in the background may have Ctrl-C ignored, which programs started by the tests
-# would inherit: those that wait for it would wait for ever.
+# In the background a shell may ignore Ctrl-C, and programs that the tests start would inherit that:
+# those that wait for it would wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes says more about the machine than about the code.
