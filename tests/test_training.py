@@ -84,6 +84,8 @@ def test_divergence_names_the_step_and_keeps_the_last_good_checkpoint(
     recipe |= {"warmup_epochs": 0, "average_decay": 0.0}
     with pytest.raises(DivergenceError, match=r"step \d.*learning rate.*learning_rate = 1e\+29"):
         train(squares, **SMALL, out=tmp_path / "run", recipe=recipe)
+    # Nothing was learnt, so the folder is free for another try.
+    train(squares, **SMALL, out=tmp_path / "run", recipe=QUICK | {"epochs": 1})
 
     class Breaks(Progress):
         """Spoils the weights after the first epoch."""

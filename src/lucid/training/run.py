@@ -139,7 +139,7 @@ class _Run:
             try:
                 trainer.run()
             except DivergenceError as error:
-                raise DivergenceError(f"{error}; {self._last_good()}") from error
+                raise DivergenceError(f"{error}; {self._left_by_divergence()}") from error
             except Interrupted as stopped:
                 folder = f'"{self.folder}"' if " " in str(self.folder) else self.folder
                 raise Interrupted(f"{stopped}; go on with --resume --out {folder}") from stopped
@@ -228,9 +228,14 @@ class _Run:
         write_text(self.folder / "split.json", json.dumps(self.data.split, indent=1))
         write_text(self.folder / "audit.json", self.data.audit_json)
 
-    def _last_good(self) -> str:
+    def _left_by_divergence(self) -> str:
+        """Say what is left to go on from; a state of nothing is removed."""
         path = self.folder / CHECKPOINT
-        return f"the last good checkpoint is {path}" if path.exists() else "no epoch was finished"
+        if path.exists():
+            return f"the last good checkpoint is {path}"
+        # Resumed, it would diverge again; without a state the folder is free for another try.
+        (self.folder / STATE).unlink(missing_ok=True)
+        return "no epoch was finished"
 
 
 def _modules(trainer: Trainer) -> dict[str, torch.nn.Module]:
