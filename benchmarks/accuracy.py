@@ -1,6 +1,7 @@
-"""Top-1 of the default recipe from scratch: several seeds, one split, curves and time.
+"""Top-1 of the default recipe: several seeds, one split, curves and time.
 
     python benchmarks/accuracy.py DATA --out runs/accuracy [--width 0.25] [--resolution 128]
+    python benchmarks/accuracy.py DATA --out runs/fine-tuned --weights model.safetensors
 
 A seed whose run in --out is finished is not trained again; one that was cut off goes on.
 """
@@ -14,6 +15,7 @@ from pathlib import Path
 import matplotlib
 from machine import RESULTS, describe, write_results
 
+from lucid.checkpoint import read_header
 from lucid.training import TrainingResult, train
 
 matplotlib.use("Agg")
@@ -28,13 +30,19 @@ def main() -> None:
     )
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--width", type=float, default=0.25)
-    parser.add_argument("--resolution", type=int, default=128)
+    parser.add_argument("--width", type=float)
+    parser.add_argument("--resolution", type=int)
+    parser.add_argument("--weights", type=Path, help="start from this checkpoint")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options = parser.parse_args()
 
     runs = {seed: _run(options, seed) for seed in options.seeds}
-    name = f"accuracy-{options.data.name}-{options.width:g}-{options.resolution}"
+    model = read_header(runs[options.seeds[0]].checkpoint)
+    width, resolution = model.arguments.width_multiplier, model.preprocessing.resolution
+    start = "from scratch" if options.weights is None else f"from {options.weights.stem}"
+    name = "-".join(["accuracy", options.data.name, f"{width:g}", str(resolution)])
+    if options.weights is not None:
+        name += f"-from-{options.weights.stem}"
     _draw(runs, RESULTS / f"{name}.svg")
     results = {
         seed: {
@@ -45,7 +53,9 @@ def main() -> None:
         }
         for seed, run in runs.items()
     }
-    write_results(name, describe("torch", "pillow"), results, _page(options, results, name))
+    title = f"Top-1 {start} on {options.data.name}: width {width:g}, resolution {resolution}"
+    page = _page(title, results, name)
+    write_results(name, describe("torch", "pillow"), results, page)
 
 
 def _run(options: argparse.Namespace, seed: int) -> TrainingResult:
@@ -56,6 +66,7 @@ def _run(options: argparse.Namespace, seed: int) -> TrainingResult:
         options.data,
         width=options.width,
         resolution=options.resolution,
+        weights=options.weights,
         out=folder,
         recipe={"seed": seed},
     )
@@ -79,7 +90,7 @@ def _draw(runs: dict[int, TrainingResult], path: Path) -> None:
     figure.savefig(path)
 
 
-def _page(options: argparse.Namespace, results: dict[int, dict[str, float]], name: str) -> str:
+def _page(title: str, results: dict[int, dict[str, float]], name: str) -> str:
     top1 = [result["top1"] for result in results.values()]
     rows = [
         f"| {seed} | {result['top1']:.2%} | {result['best_epoch_top1']:.2%} "
@@ -89,11 +100,10 @@ def _page(options: argparse.Namespace, results: dict[int, dict[str, float]], nam
     spread = f", standard deviation {statistics.stdev(top1):.2%}" if len(top1) > 1 else ""
     return "\n".join(
         [
-            f"# Top-1 from scratch on {options.data.name}",
+            f"# {title}",
             "",
-            f"Width {options.width:g}, resolution {options.resolution}, the default recipe, one "
-            "split (split_seed 0, 80/20, duplicates on one side). Top-1 is that of the last epoch: "
-            "no epoch was chosen by its validation result.",
+            "The default recipe; one split (split_seed 0, 80/20, duplicates on one side). Top-1 is "
+            "that of the last epoch: no epoch was chosen by its validation result.",
             "",
             f"**Mean {statistics.mean(top1):.2%}**{spread}.",
             "",
