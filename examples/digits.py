@@ -26,7 +26,7 @@ SIDE = 32
 EXPECTED_TOP1 = 0.98
 
 NEXT = """
-With photos of your own, one folder for each class:
+With photos of your own, one folder for each class ("source .venv/bin/activate" first finds lucid):
 
   lucid audit photos --html audit.html
   lucid train photos --out runs/photos

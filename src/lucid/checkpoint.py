@@ -44,7 +44,7 @@ __all__ = [
     "write_checkpoint",
 ]
 
-FORMAT = Format("lucid-checkpoint", 1, "lucid.checkpoint.write_checkpoint")
+FORMAT = Format("lucid-checkpoint", 1, "'lucid train' or 'lucid import'")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,8 +53,10 @@ def read_pickle(content: bytes) -> dict[str, Array]:
         loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # whatever the unpickler stumbles on
         reason = str(error).strip().split("\n")[0][:200]
+        # Torch's own advice, to load it all the same, is no advice for a stranger's file.
+        why = "" if reason.startswith("Weights only") else f" ({reason})"
         raise CheckpointError(
-            f"not a PyTorch file of nothing but weights, so it isn't opened ({reason}); "
+            f"not a PyTorch file of nothing but weights, so it isn't opened{why}; "
             "save model.state_dict()"
         ) from error
     for key in _KEYS:

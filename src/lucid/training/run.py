@@ -88,7 +88,9 @@ def train(
     start = None
     if resume:
         if out is None:
-            raise ConfigError("resume needs out, the folder of the run to go on with")
+            raise ConfigError(
+                "resume needs out, the folder of the run to go on with: --resume --out FOLDER"
+            )
         folder = Path(out)
         settings, position = read_settings(folder / STATE)
         plan = Plan.from_dict(settings["plan"])
