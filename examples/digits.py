@@ -21,7 +21,7 @@ from sklearn.datasets import load_digits
 
 from lucid.checkpoint import read_header
 
-RECIPE = Path(__file__).with_suffix(".toml")
+RECIPE = Path(os.path.relpath(__file__)).with_suffix(".toml")
 SIDE = 32
 EXPECTED_TOP1 = 0.98
 
