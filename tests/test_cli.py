@@ -207,7 +207,7 @@ def test_an_interrupt_is_130(failing, error: BaseException, words: str) -> None:
     failing(error)
     result = run("inspect")
     assert result.exit_code == 130
-    assert result.stderr.strip() == f"lucid: error: {words}"
+    assert result.stderr.strip() == f"lucid: {words}"
 
 
 # --- as a process ----------------------------------------------------------------------------
@@ -268,7 +268,7 @@ def test_ctrl_c_reaches_the_shell(checkpoint: Path) -> None:
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stderr=subprocess.PIPE
     ) as waiting:
         assert waiting.stderr is not None
-        assert waiting.stderr.read().strip() == b"lucid: error: stopped by Ctrl-C"
+        assert waiting.stderr.read().strip() == b"lucid: stopped by Ctrl-C"
         assert waiting.wait(timeout=60) == 130
 
 

@@ -97,7 +97,8 @@ class _Commands(click.Group):
             code = _OUR_FAILURE
         except (click.Abort, KeyboardInterrupt) as error:
             # click hides the interrupt, which may say how to go on, behind its own exception.
-            code = _say(_INTERRUPTED, str(error.__cause__ or error) or "stopped by Ctrl-C")
+            say(str(error.__cause__ or error) or "stopped by Ctrl-C")
+            code = _INTERRUPTED
         except click.exceptions.NoArgsIsHelpError as error:
             error.show()
             code = _BAD_INPUT

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,7 +107,13 @@ def train(
             )
     _check_precision(plan, where)
     check_writable_folder(folder, needed_bytes=_needed_bytes(plan))
-    prepared = prepare(data, plan, progress)
+    try:
+        prepared = prepare(data, plan, progress)
+    except BaseException:
+        # Data that can't be used, or Ctrl-C, leaves no empty folder behind.
+        with suppress(OSError):
+            folder.rmdir()
+        raise
     if resume and settings["data"] != prepared.fingerprint:
         raise TrainingError(
             f"{data}: the pictures are not those that the run in {folder} began with; "
