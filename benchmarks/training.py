@@ -18,7 +18,7 @@ import time
 import types
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,13 +49,17 @@ def main() -> None:
     parser.add_argument("--width", type=float, default=0.25)
     parser.add_argument("--resolution", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument(
+        "--release-memory", action="store_true", help="without lucid's hint to malloc; no results"
+    )
     options = parser.parse_args()
 
     recipe = replace(Recipe(), train_resolution=1.0)
     plan, _ = Request(options.width, options.resolution, recipe=recipe).plan()
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        lucid = Lucid(options.data, plan, Path(folder))
+        memory = nullcontext if options.release_memory else kept_memory
+        lucid = Lucid(options.data, plan, Path(folder), memory)
         prepared = time.perf_counter() - started
         usual = Usual(options.data, plan)
         rates: dict[str, list[float]] = {"lucid": [], "usual loop": []}
@@ -75,13 +79,17 @@ def main() -> None:
         "share_of_a_step": shares,
     }
     machine = describe("torch", "pillow", "torchvision")
+    if options.release_memory:
+        print(_page(options, results, recipe))
+        return
     write_results("training", machine, results, _page(options, results, recipe))
 
 
 class Lucid:
     """The loop of ``lucid train``, without what it writes."""
 
-    def __init__(self, data: str, plan: Plan, cache: Path) -> None:
+    def __init__(self, data: str, plan: Plan, cache: Path, memory: Callable[[], Any]) -> None:
+        self.memory = memory
         import os
 
         os.environ["LUCID_CACHE"] = str(cache)  # empty, so that preparing decodes every image
@@ -103,7 +111,7 @@ class Lucid:
         self._steps(WARMUP)
 
     def images_per_second(self) -> float:
-        with kept_memory():
+        with self.memory():
             self._steps(2)
             started = time.perf_counter()
             self._steps(STEPS)
@@ -116,7 +124,7 @@ class Lucid:
         waited = batches.waited_seconds
         started = time.perf_counter()
         with (
-            kept_memory(),
+            self.memory(),
             _timed(seconds, "augment", type(batches), "_augmented"),
             _timed(seconds, "forward", type(trainer.model), "forward"),
             _timed(seconds, "backward", torch.Tensor, "backward"),

@@ -123,6 +123,12 @@ def test_other_classes_get_a_new_classifier(learned, tmp_path: Path) -> None:
     assert checkpoint.preprocessing == read_checkpoint(learned.checkpoint).preprocessing
 
 
+def test_the_decoder_asked_for_is_stored(squares: Path, tmp_path: Path) -> None:
+    recipe = QUICK | {"epochs": 1, "decoder": "full"}
+    result = train(squares, **SMALL, out=tmp_path / "run", recipe=recipe)
+    assert read_checkpoint(result.checkpoint).preprocessing.decoder == "full"
+
+
 def test_early_stopping_keeps_the_best_epoch(squares: Path, tmp_path: Path) -> None:
     recipe = QUICK | {"epochs": 60, "early_stopping": 2}
     result = train(squares, **SMALL, out=tmp_path / "run", recipe=recipe)

@@ -20,8 +20,8 @@ def kept_memory() -> Iterator[None]:
     """Within the block, malloc keeps what is freed instead of handing it back to the system.
 
     A step frees and takes hundreds of tensors of some megabytes. By default each is mapped anew,
-    and every page of it faults on first use: a fifth of a step's time where it was measured (width
-    0.25, resolution 128, batches of 32). Only glibc has this; elsewhere nothing changes.
+    and every page of it faults on first use. ``benchmarks/training.py --release-memory`` shows what
+    that costs. Only glibc has this; elsewhere nothing changes.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is None:

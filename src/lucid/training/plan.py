@@ -86,6 +86,7 @@ class Request:
             _DEFAULT_RESOLUTION if self.resolution is None else self.resolution,
             crop_fraction=recipe.crop_fraction,
             interpolation=recipe.interpolation,
+            decoder=recipe.decoder,
         )
         return Plan(recipe, preprocessing, _without_data(model)), None
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from lucid.checks import check_choice, check_integer, check_number
 from lucid.data.augmentation import POLICIES, Augmentation
+from lucid.decoding import DECODERS, Decoder
 from lucid.errors import ConfigError, suggest
 from lucid.files import open_file
 from lucid.images import INTERPOLATIONS, Interpolation
@@ -63,6 +64,8 @@ class Recipe:
         crop_fraction: side of the centred square kept for validation and prediction; with
             ``--weights``, theirs is taken.
         interpolation: of every resize; with ``--weights``, theirs is taken.
+        decoder: ``"scaled"`` decodes a large JPEG at a smaller scale, ``"full"`` every pixel; with
+            ``--weights``, theirs is taken.
         last_stride: stride of the last depthwise layer, 1 or 2, of a model trained from scratch.
         crop_area: smallest share of an image's area that a random resized crop keeps.
         flip: mirror half of the images left to right.
@@ -97,6 +100,7 @@ class Recipe:
     seed: int = 0
     crop_fraction: float = 0.875
     interpolation: Interpolation = "bilinear"
+    decoder: Decoder = "scaled"
     last_stride: int = 1
     crop_area: float = 0.25
     flip: bool = True
@@ -126,6 +130,7 @@ class Recipe:
         check_integer("split_seed", self.split_seed, 0, 2**63 - 1)
         check_integer("seed", self.seed, 0, 2**63 - 1)
         check_choice("interpolation", self.interpolation, INTERPOLATIONS)
+        check_choice("decoder", self.decoder, DECODERS)
         check_choice("policy", self.policy, POLICIES)
         check_integer("last_stride", self.last_stride, 1, 2)
         if not isinstance(self.flip, bool):
