@@ -11,7 +11,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from lucid.errors import CheckpointError, ConfigError, NetworkError, suggest
-from lucid.files import atomic_path, open_file
+from lucid.files import open_file, write_bytes
 
 MAX_FILE_BYTES = 4 * 1024**3
 MAX_HEADER_BYTES = 4 * 1024**2  # JSON takes up to thirty times its size in memory
@@ -60,21 +60,24 @@ TensorTypes = Mapping[str, TensorType]
 
 
 class Container:
-    """An open file whose metadata has been read; ``values`` is the JSON object in it."""
+    """An open file whose metadata has been read.
 
-    def __init__(self, file: BinaryIO, kind: Format) -> None:
+    ``format`` is that of the ``kinds`` which it has, ``values`` the JSON object in it.
+    """
+
+    def __init__(self, file: BinaryIO, *kinds: Format) -> None:
         size = os.fstat(file.fileno()).st_size
         prefix = file.read(8)
         length = int.from_bytes(prefix, "little")
         if not 2 <= length <= min(size - 8, MAX_HEADER_BYTES):
-            raise CheckpointError(_foreign(prefix, length, size, kind))
+            raise CheckpointError(_foreign(prefix, length, size, kinds))
         text = file.read(length)
         self._file = file
         self._start = prefix + text
         self._data_bytes = size - len(self._start)
         self._layout = _from_json(text, "header")
         metadata = self._layout.pop("__metadata__", None)
-        _check_format(metadata, kind)
+        self.format = _check_format(metadata, kinds)
         self.values = _from_json(metadata["lucid"], "lucid")
 
     def check(self, expected: TensorTypes) -> None:
@@ -112,8 +115,8 @@ class Container:
 
 
 @contextmanager
-def open_container(path: str | Path, kind: Format) -> Iterator[Container]:
-    """Open a file of one format and put its path before every error of the block.
+def open_container(path: str | Path, *kinds: Format) -> Iterator[Container]:
+    """Open a file of one of the formats and put its path before every error of the block.
 
     Raises:
         CheckpointError: the file is missing, truncated, oversized, of another format or version;
@@ -121,20 +124,17 @@ def open_container(path: str | Path, kind: Format) -> Iterator[Container]:
     """
     with open_file(path, max_bytes=MAX_FILE_BYTES, error=CheckpointError) as file:
         try:
-            yield Container(file, kind)
+            yield Container(file, *kinds)
         except (CheckpointError, NetworkError) as error:
             raise CheckpointError(f"{path}: {error}") from error
         except OSError as error:
             raise CheckpointError(f"{path}: can't be read ({error.strerror or error})") from error
 
 
-def write_container(
-    path: str | Path, kind: Format, values: Mapping[str, Any], tensors: Tensors
-) -> None:
-    """Write a file whole or not at all; the same content gives the same bytes.
+def container_bytes(kind: Format, values: Mapping[str, Any], tensors: Tensors) -> bytes:
+    """The bytes of a file; the same content gives the same bytes.
 
     Raises:
-        OutputError: the folder is missing, read-only or full.
         CheckpointError: the header is over the limit that readers accept.
     """
     metadata = {"format": kind.name, "lucid": _to_json(values), "version": str(kind.version)}
@@ -147,13 +147,26 @@ def write_container(
     header += b" " * (-len(header) % 8)  # tensors start at a multiple of 8 bytes
     if len(header) > MAX_HEADER_BYTES:
         raise CheckpointError(
-            f"{path}: the header takes {len(header)} bytes, the limit is {MAX_HEADER_BYTES}; "
+            f"the header takes {len(header)} bytes, the limit is {MAX_HEADER_BYTES}; "
             "shorten class names or provenance"
         )
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        file.write(len(header).to_bytes(8, "little"))
-        file.write(header)
-        file.write(memoryview(content)[start:])
+    return b"".join((len(header).to_bytes(8, "little"), header, memoryview(content)[start:]))
+
+
+def write_container(
+    path: str | Path, kind: Format, values: Mapping[str, Any], tensors: Tensors
+) -> None:
+    """Write a file whole or not at all; the same content gives the same bytes.
+
+    Raises:
+        OutputError: the folder is missing, read-only or full.
+        CheckpointError: the header is over the limit that readers accept.
+    """
+    try:
+        content = container_bytes(kind, values, tensors)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    write_bytes(path, content)
 
 
 @contextmanager
@@ -176,12 +189,13 @@ def check_tensor_names(found: Mapping[str, Any], expected: Mapping[str, Any]) ->
             raise CheckpointError(f"tensor {shorten(name)} is none of a MobileNet's{near}")
 
 
-def _foreign(prefix: bytes, length: int, size: int, kind: Format) -> str:
+def _foreign(prefix: bytes, length: int, size: int, kinds: Sequence[Format]) -> str:
     """Say what a file is that does not start as safetensors does."""
     if prefix.startswith(b"PK\x03\x04") or prefix[:2] in (b"\x80\x02", b"\x80\x04", b"\x80\x05"):
+        writers = " or ".join(kind.written_by for kind in kinds)
         return (
             "a PyTorch or pickle file, which could run code when it is read; "
-            f"expected one written by {kind.written_by}"
+            f"expected one written by {writers}"
         )
     return (
         f"not a whole safetensors file: it announces a header of {length} bytes (the limit is "
@@ -189,13 +203,15 @@ def _foreign(prefix: bytes, length: int, size: int, kind: Format) -> str:
     )
 
 
-def _check_format(metadata: Any, kind: Format) -> None:
-    """Check that the metadata is lucid's, of a version that this code reads."""
+def _check_format(metadata: Any, kinds: Sequence[Format]) -> Format:
+    """Check that the metadata is lucid's, of a format and version that this code reads."""
     name = metadata.get("format") if isinstance(metadata, dict) else None
-    if name != kind.name:
+    kind = next((kind for kind in kinds if kind.name == name), None)
+    if kind is None:
+        expected = " or ".join(f"{kind.name!r}, which {kind.written_by} writes" for kind in kinds)
         raise CheckpointError(
             f"a safetensors file of another program or kind: the format in its metadata is "
-            f"{shorten(name)}, expected {kind.name!r}, which {kind.written_by} writes"
+            f"{shorten(name)}, expected {expected}"
         )
     version = metadata.get("version")
     if re.fullmatch("[1-9][0-9]{0,9}", str(version)) and int(str(version)) > kind.version:
@@ -207,6 +223,7 @@ def _check_format(metadata: Any, kind: Format) -> None:
         raise CheckpointError(f"version: expected '{kind.version}', got {shorten(version)}")
     if set(metadata) != {"format", "version", "lucid"} or not isinstance(metadata["lucid"], str):
         raise CheckpointError("metadata: expected the texts 'format', 'version' and 'lucid'")
+    return kind
 
 
 def _to_json(values: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from lucid.network.file import read_network, write_network
+from lucid.network.file import network_bytes, read_network, write_network
 from lucid.network.floating import FloatLayer, FloatNetwork, FloatPool
 from lucid.network.integer import Int8Layer, Int8Network, Int8Pool
 from lucid.network.layers import (
@@ -33,6 +33,7 @@ __all__ = [
     "SizedLayer",
     "Totals",
     "layers",
+    "network_bytes",
     "read_network",
     "sized_layers",
     "totals",
