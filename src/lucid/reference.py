@@ -14,9 +14,17 @@ from numpy.typing import NDArray
 
 from lucid.errors import ConfigError, ShapeError
 from lucid.images import Pixels, normalise
-from lucid.network import FloatLayer, FloatNetwork, Int8Layer, Int8Network, Int8Pool, Layer
+from lucid.network import (
+    FloatLayer,
+    FloatNetwork,
+    FloatPool,
+    Int8Layer,
+    Int8Network,
+    Int8Pool,
+    Layer,
+)
 
-__all__ = ["requantise", "run", "trace"]
+__all__ = ["execute", "pad", "requantise", "run", "trace"]
 
 Array = NDArray[Any]
 FloatType = type[np.float32] | type[np.float64]
@@ -59,6 +67,42 @@ def trace(
     return _trace_int8(network, pixels)
 
 
+def execute(
+    layer: FloatLayer | FloatPool | Int8Layer | Int8Pool, x: Array, outside: Array
+) -> Array:
+    """One layer's output for its input, as ``trace`` gives it.
+
+    Args:
+        x: normalised images or the output of the layer before, of a float layer in the dtype in
+            which it computes; uint8 of an int8 layer. (N, C, H, W), or (N, C) of the classifier.
+        outside: (in_channels,), what it sees outside the image: zeros for all but the first layer
+            of an int8 network, which sees the network's ``outside``.
+    """
+    if isinstance(layer, Int8Pool):
+        multiplier = layer.multiplier(x.shape[2] * x.shape[3])
+        return requantise(x.sum(axis=(2, 3), dtype=np.int32), multiplier, 255)  # (N, C)
+    if isinstance(layer, Int8Layer):
+        return _execute_int8(layer, x, outside)
+    if isinstance(layer, FloatLayer):
+        weight, bias = layer.weight.astype(x.dtype), layer.bias.astype(x.dtype)
+        sums = _products(layer, x, weight, outside.astype(x.dtype))
+        return np.clip(sums + _per_channel(bias, sums), *layer.activation_range)
+    return x.mean(axis=(2, 3), dtype=x.dtype)  # (N, C)
+
+
+def pad(layer: Layer, x: Array, outside: Array) -> Array:
+    """A convolution's input with what its windows see around it; arguments are as in ``execute``.
+
+    The window of the output at (row, column) begins at (row, column) times the stride.
+    """
+    top, bottom = layer.border(x.shape[2])
+    left, right = layer.border(x.shape[3])
+    padded = np.empty((*x.shape[:2], top + x.shape[2] + bottom, left + x.shape[3] + right), x.dtype)
+    padded[:] = _per_channel(outside, padded)
+    padded[:, :, top : top + x.shape[2], left : left + x.shape[3]] = x
+    return padded
+
+
 def requantise(
     accumulator: NDArray[np.int32], multiplier: NDArray[np.float32] | np.float32, maximum: int
 ) -> NDArray[np.uint8]:
@@ -81,12 +125,7 @@ def _trace_float(
 ) -> Iterator[tuple[Layer, Array]]:
     x: Array = normalise(pixels, network.preprocessing).astype(dtype)  # (N, C, H, W)
     for layer in network.layers:
-        if isinstance(layer, FloatLayer):
-            weight, bias = layer.weight.astype(dtype), layer.bias.astype(dtype)
-            sums = _products(layer, x, weight, outside=np.zeros(layer.in_channels, dtype))
-            x = np.clip(sums + _per_channel(bias, sums), *layer.activation_range)
-        else:
-            x = x.mean(axis=(2, 3), dtype=dtype)  # (N, C)
+        x = execute(layer, x, np.zeros(layer.in_channels, dtype))
         yield layer, x
 
 
@@ -94,17 +133,12 @@ def _trace_int8(network: Int8Network, pixels: Pixels) -> Iterator[tuple[Layer, A
     x: Array = pixels.transpose(0, 3, 1, 2)  # (N, C, H, W)
     outside = np.array(network.outside, np.uint8)  # (C,)
     for layer in network.layers:
-        if isinstance(layer, Int8Pool):
-            multiplier = layer.multiplier(x.shape[2] * x.shape[3])
-            sums = x.sum(axis=(2, 3), dtype=np.int32)
-            x = requantise(sums, multiplier, 255)  # (N, C)
-        else:
-            x = _int8_layer(layer, x, outside)
+        x = execute(layer, x, outside)
         outside = np.zeros(layer.out_channels, np.uint8)
         yield layer, x
 
 
-def _int8_layer(layer: Int8Layer, x: Array, outside: NDArray[np.uint8]) -> Array:
+def _execute_int8(layer: Int8Layer, x: Array, outside: Array) -> Array:
     # In float64, which multiplies matrices much faster than integers and is as exact: all products
     # and all sums of them are whole numbers below 2**31, and float64 holds those below 2**53.
     sums = _products(
@@ -126,12 +160,8 @@ def _products(layer: Layer, x: Array, weight: Array, outside: Array) -> Array:
     if layer.kind == "dense":
         product: Array = np.matmul(x, weight.T)
         return product
-    top, bottom = layer.border(x.shape[2])
-    left, right = layer.border(x.shape[3])
     height, width = layer.output_side(x.shape[2]), layer.output_side(x.shape[3])
-    padded = np.empty((*x.shape[:2], top + x.shape[2] + bottom, left + x.shape[3] + right), x.dtype)
-    padded[:] = _per_channel(outside, padded)
-    padded[:, :, top : top + x.shape[2], left : left + x.shape[3]] = x
+    padded = pad(layer, x, outside)
     sums = np.zeros((len(x), layer.out_channels, height * width), x.dtype)
     for row in range(layer.kernel):
         for column in range(layer.kernel):
