@@ -86,8 +86,10 @@ def execute(
     if isinstance(layer, FloatLayer):
         weight, bias = layer.weight.astype(x.dtype), layer.bias.astype(x.dtype)
         sums = _products(layer, x, weight, outside.astype(x.dtype))
-        return np.clip(sums + _per_channel(bias, sums), *layer.activation_range)
-    return x.mean(axis=(2, 3), dtype=x.dtype)  # (N, C)
+        clamped: Array = np.clip(sums + _per_channel(bias, sums), *layer.activation_range)
+        return clamped
+    means: Array = x.mean(axis=(2, 3), dtype=x.dtype)
+    return means  # (N, C)
 
 
 def pad(layer: Layer, x: Array, outside: Array) -> Array:
