@@ -2,6 +2,7 @@
 
     python benchmarks/accuracy.py DATA --out runs/accuracy [--width 0.25] [--resolution 128]
     python benchmarks/accuracy.py DATA --out runs/fine-tuned --weights model.safetensors
+    python benchmarks/accuracy.py DATA --out runs/distilled --weights ... --teacher ...
 
 A seed whose run in --out is finished is not trained again; one that was cut off goes on.
 """
@@ -33,6 +34,7 @@ def main() -> None:
     parser.add_argument("--width", type=float)
     parser.add_argument("--resolution", type=int)
     parser.add_argument("--weights", type=Path, help="start from this checkpoint")
+    parser.add_argument("--teacher", type=Path, help="learn from this checkpoint")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options = parser.parse_args()
 
@@ -43,6 +45,13 @@ def main() -> None:
     name = "-".join(["accuracy", options.data.name, f"{width:g}", str(resolution)])
     if options.weights is not None:
         name += f"-from-{options.weights.stem}"
+    if options.teacher is not None:
+        teacher = read_header(options.teacher)
+        name += "-taught"
+        start += (
+            f", taught by width {teacher.arguments.width_multiplier:g} at "
+            f"{teacher.preprocessing.resolution} ({teacher.metrics['validation_top1']:.2%})"
+        )
     _draw(runs, RESULTS / f"{name}.svg")
     results = {
         seed: {
@@ -67,6 +76,7 @@ def _run(options: argparse.Namespace, seed: int) -> TrainingResult:
         width=options.width,
         resolution=options.resolution,
         weights=options.weights,
+        teacher=options.teacher,
         out=folder,
         recipe={"seed": seed},
     )

@@ -103,6 +103,7 @@ class Lucid:
             validation=prepared.validation_images,
             validation_labels=prepared.validation_labels,
             preprocessing=plan.preprocessing,
+            resolution=plan.train_resolution,
             save=lambda: None,
             finish_epoch=lambda _row, _model: None,
         )

@@ -24,8 +24,13 @@ _ROWS_PRINTED = 20  # of a run's epochs
 @click.argument("data", metavar="DATA")
 @click.option("--width", type=float, help="Width multiplier; 0.25, or that of --weights.")
 @click.option("--resolution", type=int, help="Input side in pixels; 128, or that of --weights.")
-@click.option("--epochs", type=int, help="Passes over the training images; 100, with --weights 20.")
+@click.option(
+    "--epochs",
+    type=int,
+    help="Passes over the photos; 100, with --weights 20; with --teacher 3 times as many.",
+)
 @click.option("--weights", metavar="CHECKPOINT", help="Start from this checkpoint.")
+@click.option("--teacher", metavar="CHECKPOINT", help="Learn from this larger model's answers too.")
 @click.option("--out", metavar="DIR", help="Folder of the run; runs/DATA-WIDTH-RESOLUTION.")
 @click.option("--config", metavar="FILE", help="TOML file that sets keys of the recipe.")
 @click.option("--seed", type=int, help="Of everything random but the split; 0.")

@@ -23,6 +23,8 @@ from lucid.data.loader import Batches
 from lucid.errors import DivergenceError
 from lucid.images import Preprocessing
 from lucid.models import MobileNet
+from lucid.training.distillation import Teacher, distillation_loss
+from lucid.training.inputs import Normalisation, resized
 from lucid.training.memory import kept_memory
 from lucid.training.optimization import MovingAverage, learning_rate, make_optimizer
 from lucid.training.progress import EpochRow, Interrupted, Progress, StepState
@@ -45,7 +47,10 @@ class Trainer:
         validation: preprocessed images, uint8 (R, R, C) each.
         validation_labels: int64 (N,).
         preprocessing: mean and standard deviation hold for training too.
+        resolution: side of the images that the model trains on; those of the batches are reduced
+            to it.
         class_weights: float32 (classes,) of the loss, or None.
+        teacher: whose logits the model learns, or None.
         save: writes the state; called in mid-epoch, after Ctrl-C or about once a minute.
         finish_epoch: called with the row of each epoch, and with the model if it is to be kept.
     """
@@ -56,9 +61,11 @@ class Trainer:
     validation: DecodedImages
     validation_labels: NDArray[np.int64]
     preprocessing: Preprocessing
+    resolution: int
     save: Callable[[], None]
     finish_epoch: Callable[[EpochRow, MobileNet | None], None]
     class_weights: Tensor | None = None
+    teacher: Teacher | None = None
     has_pretrained_backbone: bool = False
     progress: Progress = field(default_factory=Progress)
     position: Position = field(default_factory=Position)
@@ -71,11 +78,7 @@ class Trainer:
         self.device = self.batches.device
         self._saved = time.monotonic()
         self.autocast = self.device.type != "cpu" and self.recipe.precision != "float32"
-        channels = self.preprocessing.channels
-        self.mean, self.std = (
-            torch.tensor(values, device=self.device).view(1, channels, 1, 1)
-            for values in (self.preprocessing.mean, self.preprocessing.std)
-        )
+        self.normalised = Normalisation(self.preprocessing, self.device)
 
     @property
     def averaged(self) -> MobileNet:
@@ -131,12 +134,11 @@ class Trainer:
             group["lr"] = rate
         # Dropout's draws are those of the step, not of what ran before it.
         torch.manual_seed(int(np.random.SeedSequence([recipe.seed, overall]).generate_state(1)[0]))
-        images = self._normalised(images)
+        expected = None if self.teacher is None else self.teacher(images)
+        images = self.normalised(resized(images, self.resolution))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
             logits = self.model(images).float()  # (N, classes)
-        loss = functional.cross_entropy(
-            logits, targets, weight=self.class_weights, label_smoothing=recipe.label_smoothing
-        )
+        loss = self._loss(logits, targets, expected)
         value = loss.item()
         position.step += 1
         if not math.isfinite(value):
@@ -147,6 +149,17 @@ class Trainer:
         position.loss_sum += value * len(images)
         position.correct += (logits.argmax(1) == targets.argmax(1)).sum().item()
         position.seen += len(images)
+
+    def _loss(self, logits: Tensor, targets: Tensor, expected: Tensor | None) -> Tensor:
+        """The loss of a step; ``expected`` are the teacher's logits."""
+        recipe = self.recipe
+        loss = functional.cross_entropy(
+            logits, targets, weight=self.class_weights, label_smoothing=recipe.label_smoothing
+        )
+        if expected is None:
+            return loss
+        taught = distillation_loss(logits, expected, recipe.distillation_temperature)
+        return torch.lerp(loss, taught, recipe.distillation_weight)
 
     def _change_weights(self, rate: float, overall: int) -> None:
         parameters = [p for p in self.model.parameters() if p.grad is not None]
@@ -162,11 +175,6 @@ class Trainer:
     def _changes_weights(self, step: int) -> bool:
         """Whether the weights change at the end of this step, 1 for an epoch's first."""
         return step % self.recipe.accumulate == 0 or step == self.batches.steps
-
-    def _normalised(self, images: Tensor) -> Tensor:
-        """Normalise in place: (pixel - mean) / std, channels last."""
-        images = images.sub_(self.mean).div_(self.std)
-        return images.contiguous(memory_format=torch.channels_last)
 
     def _set_training(self, epoch: int) -> None:
         """Training mode; with pretrained weights, at first for the classifier alone."""
@@ -187,7 +195,7 @@ class Trainer:
             pixels = torch.from_numpy(self.validation.take(chosen)[0]).to(self.device)
             self.validation.check()
             labels = torch.from_numpy(self.validation_labels[chosen]).to(self.device)
-            images = self._normalised(pixels.permute(0, 3, 1, 2).to(torch.float32) / 255)
+            images = self.normalised(pixels.permute(0, 3, 1, 2).to(torch.float32) / 255)
             logits = model(images)
             loss += functional.cross_entropy(logits, labels, reduction="sum").item()
             correct += int((logits.argmax(1) == labels).sum())

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 from lucid.architecture import MobileNetArguments
-from lucid.checkpoint import Checkpoint, read_checkpoint
+from lucid.checkpoint import Checkpoint, read_checkpoint, read_header
 from lucid.errors import ConfigError
 from lucid.images import Preprocessing
-from lucid.training.recipe import FINE_TUNING, Recipe, read_recipe
+from lucid.training.recipe import Recipe, default_recipe, read_recipe
 
 RecipeSource = Recipe | Mapping[str, Any] | str | Path
 
@@ -21,8 +21,17 @@ _DEFAULT_RESOLUTION = 128
 
 
 @dataclass(frozen=True)
+class TeacherFile:
+    """A teacher's checkpoint: where it was, its digest, and its resolution in pixels."""
+
+    path: str
+    digest: str
+    resolution: int
+
+
+@dataclass(frozen=True)
 class Plan:
-    """A run's recipe, preprocessing and model, and the digest of the weights it starts from.
+    """A run's recipe, preprocessing and model, the digest of its first weights, and its teacher.
 
     ``model`` holds MobileNet's arguments by name, but for those that come from the data
     (num_classes) and from the recipe (dropout).
@@ -32,6 +41,20 @@ class Plan:
     preprocessing: Preprocessing
     model: Mapping[str, Any]
     weights: str | None = None
+    teacher: TeacherFile | None = None
+
+    @property
+    def train_resolution(self) -> int:
+        """Side of the training crops in pixels."""
+        return self._crop_side(self.preprocessing.resolution)
+
+    @property
+    def teacher_resolution(self) -> int:
+        """Side of the crops that the teacher sees in pixels; 0 without one."""
+        return 0 if self.teacher is None else self._crop_side(self.teacher.resolution)
+
+    def _crop_side(self, resolution: int) -> int:
+        return max(1, round(resolution * self.recipe.train_resolution))
 
     def arguments(self, num_classes: int) -> MobileNetArguments:
         """The arguments of the model for this many classes."""
@@ -46,6 +69,7 @@ class Plan:
             "preprocessing": self.preprocessing.to_dict(),
             "model": dict(self.model),
             "weights": self.weights,
+            "teacher": asdict(self.teacher) if self.teacher else None,
         }
 
     @classmethod
@@ -56,6 +80,7 @@ class Plan:
             Preprocessing.from_dict(values["preprocessing"]),
             values["model"],
             values["weights"],
+            TeacherFile(**values["teacher"]) if values.get("teacher") else None,
         )
 
 
@@ -68,14 +93,30 @@ class Request:
     epochs: int | None = None
     weights: str | Path | None = None
     recipe: RecipeSource | None = None
+    teacher: str | Path | None = None
 
     def plan(self) -> tuple[Plan, Checkpoint | None]:
         """The plan of a new run, and the checkpoint that it starts from.
 
         Raises:
-            ConfigError: a value is out of range or disagrees with the weights.
-            CheckpointError: the weights can't be read.
+            ConfigError: a value is out of range or disagrees with the weights or the teacher.
+            CheckpointError: the weights or the teacher can't be read.
         """
+        plan, start = self._plan_without_teacher()
+        if self.teacher is None:
+            return plan, start
+        header = read_header(self.teacher)
+        student, teacher = plan.preprocessing, header.preprocessing
+        if teacher.color != student.color:
+            raise ConfigError(
+                f"the teacher {self.teacher} reads {teacher.color} pictures, the student "
+                f"{student.color}; both must see the same"
+            )
+        path = str(Path(self.teacher).absolute())
+        file = TeacherFile(path, _digest(self.teacher), teacher.resolution)
+        return replace(plan, teacher=file), start
+
+    def _plan_without_teacher(self) -> tuple[Plan, Checkpoint | None]:
         recipe = self._recipe()
         if self.weights is not None:
             return self._plan_from_weights(recipe)
@@ -99,19 +140,24 @@ class Request:
         ]
         if self.weights is not None:
             pairs.append(("weights", _digest(self.weights), plan.weights))
+        if self.teacher is not None:
+            kept = plan.teacher.digest if plan.teacher else None
+            pairs.append(("teacher", _digest(self.teacher), kept))
         said = self._said()
         Recipe.from_dict(said)
         pairs += [(key, value, getattr(plan.recipe, key)) for key, value in said.items()]
-        for name, asked, kept in pairs:
-            if asked is not None and asked != kept:
+        for name, asked, planned in pairs:
+            if asked is not None and asked != planned:
                 raise ConfigError(
-                    f"{name} is {asked}, but the run to resume has {kept}; "
+                    f"{name} is {asked}, but the run to resume has {planned}; "
                     "leave it out, or start another run with another --out"
                 )
 
     def _recipe(self) -> Recipe:
-        defaults = FINE_TUNING if self.weights is not None else {}
-        recipe = Recipe.from_dict({**defaults, **self._said()})
+        defaults = default_recipe(
+            has_weights=self.weights is not None, has_teacher=self.teacher is not None
+        )
+        recipe = Recipe.from_dict({**defaults.to_dict(), **self._said()})
         return recipe if self.epochs is None else replace(recipe, epochs=self.epochs)
 
     def _said(self) -> dict[str, Any]:
@@ -143,9 +189,19 @@ def _without_data(arguments: MobileNetArguments) -> dict[str, Any]:
     return values
 
 
+def read_teacher(file: TeacherFile, moved_to: str | Path | None = None) -> Checkpoint:
+    """The teacher of a run; raises ConfigError or CheckpointError unless it is still the same."""
+    path = file.path if moved_to is None else moved_to
+    if _digest(path) != file.digest:
+        raise ConfigError(f"{path}: no longer the teacher that the run began with; bring it back")
+    return read_checkpoint(path)
+
+
 def _digest(path: str | Path) -> str:
     try:
         with Path(path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise ConfigError(f"{path}: can't read the weights ({error.strerror or error})") from error
+        raise ConfigError(
+            f"{path}: can't read the checkpoint ({error.strerror or error})"
+        ) from error

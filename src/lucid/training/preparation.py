@@ -41,7 +41,8 @@ class TrainingData:
         class_names: a label is an index into it.
         train_images, validation_images: whole and squashed; preprocessed.
         train_labels, validation_labels: int64 (N,).
-        train_resolution: side of the training crops in pixels.
+        train_resolution: side of the training crops in pixels; with a teacher, of the larger of the
+            student's and its own.
         split: names of the pictures on each side.
         audit_json: the audit's report.
         fingerprint: digest of names, sizes, labels and sides; a resumed run must have the same.
@@ -107,7 +108,7 @@ def prepare(data: str | Path, plan: Plan, progress: Progress) -> TrainingData:
     for line in (*dataset.warnings, report.summary(), *sides.warnings):
         progress.message(line)
 
-    train_resolution = max(1, round(preprocessing.resolution * recipe.train_resolution))
+    train_resolution = max(plan.train_resolution, plan.teacher_resolution)
     squashed = Squashed(
         math.ceil(train_resolution * _STORED_SHARE),
         interpolation=preprocessing.interpolation,

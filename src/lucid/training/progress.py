@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 class EpochRow:
     """One row of log.csv.
 
-    Losses are cross entropies in nats, top-1 a share from 0 to 1, seconds are those since training
-    began.
+    Losses are cross entropies in nats, but for the train loss with a teacher, which is the mixed
+    one; top-1 a share from 0 to 1, seconds are those since training began.
     """
 
     epoch: int

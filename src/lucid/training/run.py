@@ -14,10 +14,11 @@ from lucid.checkpoint import JSON, Checkpoint, write_checkpoint
 from lucid.errors import ConfigError, DivergenceError, TrainingError
 from lucid.files import check_writable_folder, write_text
 from lucid.models import MobileNet
+from lucid.training.distillation import Teacher
 from lucid.training.logs import RunLog
 from lucid.training.loop import Trainer
 from lucid.training.optimization import initialise
-from lucid.training.plan import Plan, RecipeSource, Request
+from lucid.training.plan import Plan, RecipeSource, Request, read_teacher
 from lucid.training.preparation import TrainingData, prepare
 from lucid.training.progress import EpochRow, Interrupted, Progress
 from lucid.training.state import Position, read_settings, restore_state, save_state
@@ -55,6 +56,7 @@ def train(
     resolution: int | None = None,
     epochs: int | None = None,
     weights: str | Path | None = None,
+    teacher: str | Path | None = None,
     out: str | Path | None = None,
     recipe: RecipeSource | None = None,
     resume: bool = False,
@@ -69,15 +71,17 @@ def train(
         resolution: input side in pixels; that of ``weights``, else 128.
         epochs: in place of the recipe's.
         weights: checkpoint to start from; its classifier is kept where the class names agree.
+        teacher: checkpoint with the same classes, in any order, whose answers the model learns.
         out: folder of the run, made when missing; ``runs/DATA-WIDTH-RESOLUTION`` by default.
         recipe: a Recipe, its keys, or a TOML file that sets some of them.
         resume: go on with the run in ``out``, with the settings that it has.
         device: ``"auto"`` (a GPU that PyTorch can use, else the CPU) or PyTorch's name of one.
         progress: is told what happens.
     Raises:
-        ConfigError: an argument is out of range, or differs from the run resumed.
+        ConfigError: an argument is out of range, or differs from the run resumed; or the teacher
+            knows other classes than the data.
         DataError: the data can't be used.
-        CheckpointError: ``weights`` can't be read.
+        CheckpointError: ``weights`` or ``teacher`` can't be read.
         OutputError: ``out`` can't be written or is too small.
         TrainingError: ``out`` holds a run already, or none to resume.
         DivergenceError: the loss is no longer finite; the last good checkpoint is kept.
@@ -85,7 +89,7 @@ def train(
     """
     progress = progress or Progress()
     where = _device(device)
-    request = Request(width, resolution, epochs, weights, recipe)
+    request = Request(width, resolution, epochs, weights, recipe, teacher)
     start = None
     if resume:
         if out is None:
@@ -109,8 +113,9 @@ def train(
     check_writable_folder(folder, needed_bytes=_needed_bytes(plan))
     try:
         prepared = prepare(data, plan, progress)
+        taught_by = _teacher(plan, teacher, prepared, where)
     except BaseException:
-        # Data that can't be used, or Ctrl-C, leaves no empty folder behind.
+        # Data or a teacher that can't be used, or Ctrl-C, leaves no empty folder behind.
         with suppress(OSError):
             folder.rmdir()
         raise
@@ -119,7 +124,8 @@ def train(
             f"{data}: the pictures are not those that the run in {folder} began with; "
             "bring them back, or start another run with another --out"
         )
-    return _Run(folder, plan, prepared, where, progress).execute(position, start, resume=resume)
+    run = _Run(folder, plan, prepared, where, progress, taught_by)
+    return run.execute(position, start, resume=resume)
 
 
 @dataclass
@@ -131,6 +137,7 @@ class _Run:
     data: TrainingData
     device: torch.device
     progress: Progress
+    teacher: Teacher | None
 
     def execute(
         self, position: Position, start: Checkpoint | None, *, resume: bool
@@ -196,9 +203,11 @@ class _Run:
             validation=data.validation_images,
             validation_labels=data.validation_labels,
             preprocessing=self.plan.preprocessing,
+            resolution=self.plan.train_resolution,
             save=save,
             finish_epoch=finish_epoch,
             class_weights=class_weights,
+            teacher=self.teacher,
             has_pretrained_backbone=self.plan.weights is not None,
             progress=self.progress,
             position=position,
@@ -216,6 +225,7 @@ class _Run:
             "recipe": self.plan.recipe.to_dict(),
             "validation": list[JSON](self.data.validation_names),
             "weights": self.plan.weights,
+            "teacher": self.plan.teacher.digest if self.plan.teacher else None,
         }
         metrics = {
             "validation_top1": row.validation_top1,
@@ -261,6 +271,20 @@ def _device(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"device {name!r} can't be used here ({reason}); try 'cpu'") from error
     return device
+
+
+def _teacher(
+    plan: Plan, moved_to: str | Path | None, data: TrainingData, device: torch.device
+) -> Teacher | None:
+    if plan.teacher is None:
+        return None
+    return Teacher(
+        read_teacher(plan.teacher, moved_to),
+        data.class_names,
+        resolution=plan.teacher_resolution,
+        device=device,
+        precision=plan.recipe.precision,
+    )
 
 
 def _check_precision(plan: Plan, device: torch.device) -> None:
