@@ -3,38 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lucid.checkpoint import Checkpoint
-from lucid.data.samples import Dataset, Sample, SplitName, quote_names
-from lucid.errors import DataError, require, suggest
+from lucid.data.samples import Dataset, Sample
+from lucid.errors import DataError, require
 from lucid.evaluation.metrics import Metrics, classification_metrics, worst_mistakes
+from lucid.evaluation.selection import Selection, SplitChoice, select_samples
 from lucid.prediction import Classifier, softmax
 
 __all__ = ["Evaluation", "Mistake", "Selection", "evaluate", "select"]
-
-SplitChoice = SplitName | Literal["all"]
-
-# What training did not see, the more honest first: the validation part chose the best epoch.
-_UNSEEN: tuple[SplitName, ...] = ("test", "validation")
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Samples to measure, labelled with the classifier's class indices.
-
-    ``description`` says in words which part of the data they are, ``unseen_classes`` which of the
-    classifier's classes the data lacks.
-    """
-
-    samples: tuple[Sample, ...]
-    description: str
-    unseen_classes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -66,28 +48,9 @@ class Evaluation:
 
 
 def select(dataset: Dataset, classifier: Classifier, split: SplitChoice | None = None) -> Selection:
-    """Choose what to measure, and give it the classifier's labels, matched by class name.
-
-    Args:
-        split: a part of the data. By default what training did not see: the data's own test or
-            else validation part, or the validation part that the checkpoint remembers of these
-            files; all of the data where there is none of them.
-    Raises:
-        DataError: the data lacks the part, or the part has a class that the classifier lacks.
-    """
-    samples, remembered = _with_remembered_split(dataset, classifier.checkpoint)
-    parts = {sample.split for sample in samples if sample.split}
-    chosen = split or next((part for part in _UNSEEN if part in parts), "all")
-    if chosen != "all":
-        samples = [sample for sample in samples if sample.split == chosen]
-    if not samples:
-        there = f"its parts are {', '.join(sorted(parts))}" if parts else "it is not split"
-        raise DataError(f"{dataset.source}: the data has no {chosen} part; {there}; use all")
-    description = "all of the data" if chosen == "all" else f"the {chosen} part of the data"
-    if remembered and chosen != "all":
-        description += ", as the checkpoint remembers it"
-    labelled, unseen = _relabelled(samples, dataset, classifier.class_names)
-    return Selection(labelled, description, unseen)
+    """Choose what to measure of a classifier; see ``lucid.evaluation.selection``."""
+    provenance = classifier.checkpoint.provenance if classifier.checkpoint else {}
+    return select_samples(dataset, classifier.class_names, provenance, split)
 
 
 def evaluate(
@@ -127,41 +90,6 @@ def evaluate(
         tuple(_mistake(read[index], probabilities[index], names) for index in worst),
         tuple(unreadable),
     )
-
-
-def _with_remembered_split(
-    dataset: Dataset, checkpoint: Checkpoint | None
-) -> tuple[list[Sample], bool]:
-    """The samples with the validation part of the training run, if it was cut from these files."""
-    stored = checkpoint.provenance.get("validation") if checkpoint else None
-    remembered = {str(name) for name in stored} if isinstance(stored, list) else set()
-    names = remembered & {dataset.name(sample.path) for sample in dataset.samples}
-    # Some files may have come and gone since; with most of them gone, it is other data.
-    if 2 * len(names) <= len(remembered) or "validation" in dataset.splits:
-        return list(dataset.samples), False
-
-    def part(sample: Sample) -> SplitName:
-        return "validation" if dataset.name(sample.path) in names else sample.split or "train"
-
-    return [replace(sample, split=part(sample)) for sample in dataset.samples], True
-
-
-def _relabelled(
-    samples: Iterable[Sample], dataset: Dataset, class_names: Sequence[str]
-) -> tuple[tuple[Sample, ...], tuple[str, ...]]:
-    """The samples with labels into ``class_names``, and the names that no sample has."""
-    labels = {name: label for label, name in enumerate(class_names)}
-    present = {dataset.class_names[sample.label] for sample in samples}
-    if foreign := [name for name in dataset.class_names if name in present - labels.keys()]:
-        raise DataError(
-            f"{dataset.source}: the checkpoint does not know the data's {len(foreign)} classes "
-            f"{quote_names(foreign)}{suggest(foreign[0], class_names)}; "
-            f"it knows {quote_names(class_names)}"
-        )
-    relabelled = (
-        replace(sample, label=labels[dataset.class_names[sample.label]]) for sample in samples
-    )
-    return tuple(relabelled), tuple(name for name in class_names if name not in present)
 
 
 def _mistake(sample: Sample, probabilities: NDArray[np.float64], names: Sequence[str]) -> Mistake:
