@@ -8,6 +8,7 @@ The tree::
     ├── DataError                           a data set can't be used
     │   └── ImageError                      one image can't be read
     ├── CheckpointError                     a file of lucid is truncated, foreign or inconsistent
+    │   └── DownloadError                   weights can't be fetched by their name
     ├── NetworkError                        a network's layers contradict one another or overflow
     ├── OutputError                         a place to write to is missing, full or read-only
     ├── RenderError                         a browser or Mermaid can't draw a chart
@@ -46,6 +47,10 @@ class ImageError(DataError):
 
 class CheckpointError(LucidError):
     """A checkpoint or network file is truncated, foreign, too large or inconsistent."""
+
+
+class DownloadError(CheckpointError):
+    """Weights can't be fetched by their name: not found, out of reach or damaged on the way."""
 
 
 class NetworkError(LucidError):

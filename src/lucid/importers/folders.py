@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,36 @@ from lucid.importers.parts import Found
 from lucid.importers.state_dicts import read_timm, read_transformers
 from lucid.importers.torch_files import read_pickle, read_safetensors
 
-_WEIGHTS = {"model.safetensors": read_safetensors, "pytorch_model.bin": read_pickle}
-_MAX_CONFIG_BYTES = 4 * 1024**2
+CONFIG = "config.json"
+PREPROCESSOR = "preprocessor_config.json"
+MAX_CONFIG_BYTES = 4 * 1024**2
+
+_READERS = {"model.safetensors": read_safetensors, "pytorch_model.bin": read_pickle}
+WEIGHTS = tuple(_READERS)  # the better first
 
 
 def find_weights(folder: Path) -> Path:
     """The file of weights in a folder; raises CheckpointError if there is none."""
-    for name in _WEIGHTS:
+    for name in WEIGHTS:
         if (folder / name).is_file():
             return folder / name
-    raise CheckpointError(f"{folder}: holds none of {', '.join(_WEIGHTS)}")
+    raise CheckpointError(f"{folder}: holds none of {', '.join(WEIGHTS)}")
+
+
+def read_config(path: Path) -> Mapping[str, Any]:
+    """Read a ``config.json``; raises CheckpointError unless it is that of a MobileNet-V1."""
+    config = _read_json(path)
+    kind = config.get("architecture", config.get("model_type"))
+    if not re.match("mobilenet_?v1", str(kind)):
+        raise CheckpointError(
+            f"{path}: expected a model of the type mobilenet_v1, found {kind!r:.80}"
+        )
+    return config
+
+
+def is_timm(config: Mapping[str, Any]) -> bool:
+    """Whether a configuration is one of timm, not of transformers."""
+    return "architecture" in config
 
 
 def read_folder(weights: Path, content: bytes) -> Found:
@@ -34,26 +55,22 @@ def read_folder(weights: Path, content: bytes) -> Found:
     Raises:
         CheckpointError: a file is missing or damaged, or the network is another.
     """
-    path = weights.with_name("config.json")
-    config = _read_json(path)
-    state = _WEIGHTS[weights.name](content)
+    path = weights.with_name(CONFIG)
+    config = read_config(path)
+    state = _READERS[weights.name](content)
     try:
-        if "architecture" in config:
+        if is_timm(config):
             return read_timm(state, config)
-        if config.get("model_type") == "mobilenet_v1":
-            preprocessor = weights.with_name("preprocessor_config.json")
-            return read_transformers(
-                state, config, _read_json(preprocessor) if preprocessor.exists() else {}
-            )
+        preprocessor = weights.with_name(PREPROCESSOR)
+        return read_transformers(
+            state, config, _read_json(preprocessor) if preprocessor.exists() else {}
+        )
     except (TypeError, ValueError, AttributeError, LookupError) as error:
         raise CheckpointError(f"{path}: a value is not of the expected kind ({error})") from error
-    raise CheckpointError(
-        f"{path}: expected a model of the type mobilenet_v1, found {config.get('model_type')!r:.80}"
-    )
 
 
 def _read_json(path: Path) -> Mapping[str, Any]:
-    with open_file(path, max_bytes=_MAX_CONFIG_BYTES, error=CheckpointError) as file:
+    with open_file(path, max_bytes=MAX_CONFIG_BYTES, error=CheckpointError) as file:
         content = file.read()
     try:
         values = json.loads(content)

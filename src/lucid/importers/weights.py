@@ -18,12 +18,13 @@ from lucid.images import Preprocessing, normalise
 from lucid.importers import litert_file
 from lucid.importers.assembly import dense_stem, find_arguments, to_tensors
 from lucid.importers.calibration import calibration_images
-from lucid.importers.folders import find_weights, read_folder
+from lucid.importers.folders import read_folder
 from lucid.importers.keras import read_keras
 from lucid.importers.keras_files import HDF5, is_keras_archive
 from lucid.importers.labels import NO_CLASSIFIER, fit_names, read_labels
 from lucid.importers.litert import read_litert
 from lucid.importers.parts import BatchNorm, Found
+from lucid.importers.sources import find_source
 from lucid.importers.state_dicts import read_state_dict
 from lucid.importers.statistics import batch_norms, generated_images
 from lucid.importers.tf_slim import GZIP, find_litert
@@ -52,8 +53,9 @@ def import_weights(
     Args:
         source: a LiteRT file (.tflite), float or quantised, or TF-Slim's .tgz with one; a state
             dict of lucid's model or of timm (.safetensors, .pth); a Keras model (.keras, .h5); a
-            folder with config.json and the weights of transformers or timm; or a checkpoint of
-            lucid, which stays what it is.
+            folder with config.json and the weights of transformers or timm; the name of such
+            a model on Hugging Face's hub, ``"OWNER/NAME"`` or ``"OWNER/NAME@REVISION"``, if there
+            is no such file here; or a checkpoint of lucid, which stays what it is.
         labels: a text file with a class name a line, or the names; else those of the source.
         resolution: input side in pixels; else that of the source.
         crop_fraction: side of the centred square kept, as a share of the shorter side.
@@ -64,8 +66,10 @@ def import_weights(
             changes what the network computes.
     Raises:
         CheckpointError: the source is damaged, or no MobileNet-V1; the layer is named.
+        DownloadError: a model of that name can't be fetched; a CheckpointError.
         ConfigError: an argument is out of range.
         DataError: no picture in ``calibrate`` can be read.
+        MissingDependencyError: the source needs a package of the extra ``import``.
     """
     names = read_labels(labels) if isinstance(labels, str | Path) else tuple(labels or ())
     options: dict[str, Any] = {
@@ -75,19 +79,20 @@ def import_weights(
         "std": std,
     }
     given = {name: value for name, value in options.items() if value is not None}
-    path = Path(source)
-    weights = find_weights(path) if path.is_dir() else path
-    with open_file(weights, max_bytes=MAX_FILE_BYTES, error=CheckpointError) as file:
+    origin = find_source(source)
+    with open_file(origin.weights, max_bytes=MAX_FILE_BYTES, error=CheckpointError) as file:
         content = file.read()
     if is_checkpoint(content):
-        return _revise(read_checkpoint(weights), names, given)
+        return _revise(read_checkpoint(origin.weights), names, given)
     try:
-        found = read_folder(weights, content) if path.is_dir() else _read_content(content)
+        found = (
+            read_folder(origin.weights, content) if origin.has_config else _read_content(content)
+        )
         found = _with_dense_stem(found)
         stated = _stated_preprocessing(found)
         preprocessing = replace(stated, **given)
         arguments = find_arguments(found, {stated.resolution, preprocessing.resolution})
-        norms, origin = _batch_norms(found, arguments, preprocessing, calibrate)
+        norms, statistics = _batch_norms(found, arguments, preprocessing, calibrate)
         return Checkpoint(
             arguments=arguments,
             class_names=_class_names(found, names),
@@ -95,10 +100,10 @@ def import_weights(
             tensors=to_tensors(arguments, norms, found),
             provenance={
                 "lucid": __version__,
-                "source": Path(source).name,
+                "source": origin.name,
                 "format": found.format,
                 "sha256": hashlib.sha256(content).hexdigest(),
-                "batch_norm": origin,
+                "batch_norm": statistics,
                 "classifier": found.classifier is not None,
                 "assumed": [
                     name for name in ("mean", "std") if name not in {*given, *found.preprocessing}
