@@ -56,6 +56,9 @@ struct Step {
 };
 
 // The functions are pure: no state but their arguments, so that any number of threads may run them.
+// The byte sizes of one tensor and of one layer's packed weights fit int, or the network is refused.
+// Buffers are 64-byte aligned and hold anything, left by another layer or another image size; but
+// the image and the logits are the caller's: of any alignment, and not a byte longer than they are.
 struct KernelSet {
   const char* isa;         // as LUCID_ISA spells it
   Precision precision;
@@ -64,11 +67,13 @@ struct KernelSet {
   // Bytes of an activation tensor in this set's layout, its border included.
   std::size_t (*tensor_bytes)(const Tensor&);
 
-  // Weights in this set's layout: made once, when a network is loaded. 64-byte aligned.
+  // Weights in this set's layout: made once, when a network is loaded; not of the pool. The size
+  // follows from kind and channels alone; the rest may still be missing when it is asked for. The
+  // memory is zeroed.
   std::size_t (*packed_bytes)(const Weights&);
   void (*pack)(const Weights&, void* packed);
 
-  // Bytes of scratch memory that one thread needs for a step; 64-byte aligned.
+  // Bytes of scratch memory that one thread needs for a step.
   std::size_t (*scratch_bytes)(const Step&);
 
   // A step is divided into units that may run in any order and on any thread: rows, tiles or blocks
@@ -76,6 +81,15 @@ struct KernelSet {
   int (*units)(const Step&);
   void (*run)(const Step&, const void* packed, const void* in, void* out, void* scratch, int begin,
               int end);
+
+  // A depthwise layer and the pointwise one behind it in one go, so that what is between them stays
+  // in the cache: as the three functions above. For sets that can; pair_units() is 0 where it would
+  // not pay.
+  std::size_t (*pair_scratch_bytes)(const Step& depthwise, const Step& pointwise) = nullptr;
+  int (*pair_units)(const Step& depthwise, const Step& pointwise) = nullptr;
+  void (*run_pair)(const Step& depthwise, const Step& pointwise, const void* depthwise_packed,
+                   const void* pointwise_packed, const void* in, void* out, void* scratch, int begin,
+                   int end) = nullptr;
 };
 
 }  // namespace lucid

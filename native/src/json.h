@@ -1,0 +1,31 @@
+// A strict JSON parser for text that nobody vouches for.
+
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace lucid {
+
+// One value of a JSON text.
+struct Json {
+  enum class Type : std::uint8_t { kNull, kBool, kNumber, kText, kList, kObject };
+
+  Type type = Type::kNull;
+  bool whole = false;  // a number written without point and exponent
+  std::string text;    // of a text, UTF-8; of a number, as it is written
+  std::vector<Json> items;
+  std::vector<std::string> names;  // of an object's items
+
+  // The item of an object, or nullptr.
+  const Json* find(std::string_view name) const;
+};
+
+// Parses one value and nothing behind it: valid UTF-8, no name twice in an object, a bounded depth.
+// Throws Error(kFile) that begins with `what`.
+Json parse_json(std::string_view text, const std::string& what);
+
+}  // namespace lucid

@@ -1,0 +1,92 @@
+// The records of a network file, checked: what lucid.network checks in Python, the proof that no
+// accumulator overflows included.
+
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "container.h"
+#include "kernels.h"
+
+namespace lucid {
+
+// The structure of a layer, for images of any size.
+struct Layer {
+  std::string name;
+  Kind kind;
+  int in_channels;
+  int out_channels;
+  int stride;
+  bool same_padding;  // else symmetric
+  bool relu6;
+
+  int kernel() const { return kind == Kind::kStem || kind == Kind::kDepthwise ? 3 : 1; }
+  // Pixels out for pixels in, along one axis.
+  int output_side(int side) const;
+  // Pixels outside the image that the windows see before and after it, along one axis of `side`.
+  int border_before(int side) const;
+  int border_after(int side) const;
+  // Of one image of so many output pixels.
+  std::int64_t multiply_adds(std::int64_t pixels) const;
+};
+
+// What the kernels need of a layer beside its structure.
+struct LayerValues {
+  // Empty, or as long as kernels.h says.
+  std::vector<std::int8_t> weight_i8;
+  std::vector<std::int32_t> bias_i32;
+  std::vector<float> multiplier;
+  std::vector<float> weight_f32;
+  std::vector<float> bias_f32;
+  std::vector<float> outside;  // of the stem
+  int maximum = 255;
+  float ceiling = 0;
+  // Of a pool: the output is input_scale / output_scale times the mean of the input.
+  double input_scale = 1;
+  double output_scale = 1;
+
+  Weights weights(const Layer& layer) const;
+};
+
+// A network file. All functions throw Error(kFile) or Error(kNetwork).
+class NetworkFile {
+ public:
+  // Reads the header; checks everything but the tensors' values.
+  explicit NetworkFile(Source& source);
+
+  bool is_int8() const { return is_int8_; }
+  const std::vector<Layer>& layers() const { return layers_; }
+  const std::vector<std::string>& class_names() const { return class_names_; }
+  int resolution() const { return resolution_; }
+  // The JSON object that describes the network.
+  const std::string& text() const { return container_.text(); }
+
+  // Reads and checks the next layer; each is read once, from the first to the last.
+  LayerValues next();
+
+ private:
+  void parse_layers(const Json& list);
+  void parse_preprocessing(const Json& values);
+  void check_chain();
+  std::vector<TensorType> tensors_of(const Layer& layer) const;
+  void read_int8(const Layer& layer, LayerValues& values);
+  void read_float(const Layer& layer, LayerValues& values);
+  void fold_normalisation(const Layer& stem, LayerValues& values) const;
+  template <class Value>
+  std::vector<Value> read(const TensorType& tensor) const;
+  float read_scale(const TensorType& tensor) const;
+
+  Container container_;
+  bool is_int8_ = false;
+  std::vector<Layer> layers_;
+  std::vector<std::string> class_names_;
+  int resolution_ = 0;
+  std::vector<double> mean_;
+  std::vector<double> std_;
+  std::size_t next_ = 0;
+  float input_scale_ = 1;  // of the next layer
+};
+
+}  // namespace lucid
