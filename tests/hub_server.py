@@ -52,7 +52,8 @@ class Hub:
 
     def commit(self, model: str) -> str:
         """Changes with the content."""
-        return git_sha1(repr(sorted(self.models[model].items())).encode())
+        files = sorted(self.models[model].items())
+        return git_sha1(repr([(name, sha256(content)) for name, content in files]).encode())
 
     def downloads(self, suffix: str) -> list[str | None]:
         """The ranges of all GET requests for files of a suffix, through redirects."""

@@ -58,9 +58,10 @@ def command(source: str, out: Path, **options: Any) -> None:
     """Turn published MobileNet-V1 weights into a checkpoint that computes the same.
 
     SOURCE is a LiteRT file (.tflite), float or quantised; a PyTorch state dict of lucid's model or
-    of timm (.safetensors, .pth); a Keras model (.keras, .h5); or a folder with the config.json and
-    the weights of transformers or timm. What it is, is recognised from its content; a network that
-    is no MobileNet-V1 is refused with the layer that differs.
+    of timm (.safetensors, .pth); a Keras model (.keras, .h5); a folder with the config.json and the
+    weights of transformers or timm; or the name of such a model on Hugging Face's hub, such as
+    google/mobilenet_v1_0.75_192. What it is, is recognised from its content; a network that is no
+    MobileNet-V1 is refused with the layer that differs.
     """
     from lucid.checkpoint import write_checkpoint
     from lucid.files import check_writable_folder

@@ -29,7 +29,9 @@ _ROWS_PRINTED = 20  # of a run's epochs
     type=int,
     help="Passes over the photos; 100, with --weights 20; with --teacher 3 times as many.",
 )
-@click.option("--weights", metavar="CHECKPOINT", help="Start from this checkpoint.")
+@click.option(
+    "--weights", metavar="SOURCE", help="Start from this: a checkpoint, or what lucid import takes."
+)
 @click.option("--teacher", metavar="CHECKPOINT", help="Learn from this larger model's answers too.")
 @click.option("--out", metavar="DIR", help="Folder of the run; runs/DATA-WIDTH-RESOLUTION.")
 @click.option("--config", metavar="FILE", help="TOML file that sets keys of the recipe.")

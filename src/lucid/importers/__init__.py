@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lucid import nn  # noqa: F401  # first: it says what to install when torch is missing
 from lucid.importers.labels import BACKGROUND
+from lucid.importers.sources import Source, find_source
 from lucid.importers.weights import import_weights
 
-__all__ = ["BACKGROUND", "import_weights"]
+__all__ = ["BACKGROUND", "Source", "find_source", "import_weights"]

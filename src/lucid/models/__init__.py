@@ -36,7 +36,8 @@ def mobilenet(
     Args:
         width_multiplier: above 0, at most 16.
         num_classes: 1 to 1,000,000.
-        weights: what ``lucid.importers.import_weights`` takes.
+        weights: what ``lucid.importers.import_weights`` takes, such as the name
+            ``"timm/mobilenetv1_100.ra4_e3600_r224_in1k"``.
     Raises:
         ConfigError: an argument is out of range, or the width is not that of the weights.
         CheckpointError: the weights can't be read or are of no MobileNet-V1.

@@ -12,6 +12,7 @@ from lucid.architecture import MobileNetArguments
 from lucid.checkpoint import Checkpoint, read_checkpoint, read_header
 from lucid.errors import ConfigError
 from lucid.images import Preprocessing
+from lucid.importers import find_source, import_weights
 from lucid.training.recipe import Recipe, default_recipe, read_recipe
 
 RecipeSource = Recipe | Mapping[str, Any] | str | Path
@@ -139,7 +140,8 @@ class Request:
             ("epochs", self.epochs, plan.recipe.epochs),
         ]
         if self.weights is not None:
-            pairs.append(("weights", _digest(self.weights), plan.weights))
+            digest = _digest(find_source(self.weights).weights)
+            pairs.append(("weights", digest, plan.weights))
         if self.teacher is not None:
             kept = plan.teacher.digest if plan.teacher else None
             pairs.append(("teacher", _digest(self.teacher), kept))
@@ -170,17 +172,14 @@ class Request:
 
     def _plan_from_weights(self, recipe: Recipe) -> tuple[Plan, Checkpoint]:
         assert self.weights is not None
-        start = read_checkpoint(self.weights)
+        start = import_weights(self.weights, resolution=self.resolution)
         width = start.arguments.width_multiplier
         if self.width is not None and self.width != width:
             raise ConfigError(
                 f"width is {self.width}, but {self.weights} has width {width}; leave it out"
             )
-        preprocessing = start.preprocessing
-        if self.resolution is not None:
-            preprocessing = replace(preprocessing, resolution=self.resolution)
-        digest = _digest(self.weights)
-        return Plan(recipe, preprocessing, _without_data(start.arguments), digest), start
+        digest = _digest(find_source(self.weights).weights)
+        return Plan(recipe, start.preprocessing, _without_data(start.arguments), digest), start
 
 
 def _without_data(arguments: MobileNetArguments) -> dict[str, Any]:

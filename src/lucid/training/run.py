@@ -15,6 +15,7 @@ from lucid.errors import ConfigError, DivergenceError, TrainingError
 from lucid.files import check_writable_folder, write_text
 from lucid.models import MobileNet
 from lucid.training.distillation import Teacher
+from lucid.training.inputs import Normalisation
 from lucid.training.logs import RunLog
 from lucid.training.loop import Trainer
 from lucid.training.optimization import initialise
@@ -70,7 +71,8 @@ def train(
         width: width multiplier; that of ``weights``, else 0.25.
         resolution: input side in pixels; that of ``weights``, else 128.
         epochs: in place of the recipe's.
-        weights: checkpoint to start from; its classifier is kept where the class names agree.
+        weights: what to start from, a checkpoint or whatever ``lucid.importers.import_weights``
+            takes; its classifier is kept where the class names agree.
         teacher: checkpoint with the same classes, in any order, whose answers the model learns.
         out: folder of the run, made when missing; ``runs/DATA-WIDTH-RESOLUTION`` by default.
         recipe: a Recipe, its keys, or a TOML file that sets some of them.
@@ -102,6 +104,8 @@ def train(
         request.check_agrees(plan)
     else:
         plan, start = request.plan()
+        if start is not None:
+            progress.message(f"starting from {weights}: {_description(start)}")
         folder = Path(out) if out is not None else _default_folder(data, plan)
         settings, position = {}, Position()
         if (folder / STATE).exists() or (folder / CHECKPOINT).exists():
@@ -177,7 +181,7 @@ class _Run:
         model.load_state_dict(tensors)
         return model if start.class_names == names else model.replace_classifier(len(names))
 
-    def _trainer(self, model: MobileNet, position: Position, log: RunLog) -> Trainer:
+    def _trainer(self, model: MobileNet, position: Position, log: RunLog) -> Trainer[MobileNet]:
         recipe, data = self.plan.recipe, self.data
         class_weights = None
         if recipe.balance == "loss":
@@ -202,7 +206,7 @@ class _Run:
             batches=data.batches(recipe, self.device),
             validation=data.validation_images,
             validation_labels=data.validation_labels,
-            preprocessing=self.plan.preprocessing,
+            inputs=Normalisation(self.plan.preprocessing, self.device),
             resolution=self.plan.train_resolution,
             save=save,
             finish_epoch=finish_epoch,
@@ -257,7 +261,7 @@ class _Run:
         return "no epoch was finished"
 
 
-def _modules(trainer: Trainer) -> dict[str, torch.nn.Module]:
+def _modules(trainer: Trainer[MobileNet]) -> dict[str, torch.nn.Module]:
     return {"model": trainer.model, "average": trainer.average}
 
 
@@ -301,6 +305,21 @@ def _default_folder(data: str | Path, plan: Plan) -> Path:
     stem = Path(data).resolve().name.split(".")[0] or "data"
     width, side = plan.model["width_multiplier"], plan.preprocessing.resolution
     return Path("runs") / f"{stem}-{width:g}-{side}"
+
+
+def _description(start: Checkpoint) -> str:
+    """What a run starts from, in words, and what had to be assumed of it."""
+    arguments, preprocessing, origin = start.arguments, start.preprocessing, start.provenance
+    text = (
+        f"{origin.get('format', 'lucid')}, width {arguments.width_multiplier:g}, "
+        f"resolution {preprocessing.resolution}, {arguments.num_classes} classes"
+    )
+    if origin.get("assumed"):
+        text += (
+            f"; it doesn't say how pixels are normalised: taken mean {preprocessing.mean}, std "
+            f"{preprocessing.std}; 'lucid import' can set others"
+        )
+    return text
 
 
 def _needed_bytes(plan: Plan) -> int:
