@@ -1,0 +1,115 @@
+// int8 on AVX2. Layout: planes_layout.inc.
+//
+// vpmaddubsw multiplies bytes by signed weights and adds two products, but saturates at int16. It is
+// exact for two weights of opposite signs and for those of one sign up to 128 together; the few pairs
+// beyond (one in thirty of trained weights) are split when weights are packed. The depthwise layers,
+// whose pairs are beyond much more often, and the classifier widen to int16: vpmaddwd is always
+// exact.
+//
+// Register tile of a pointwise layer: 16 pixels x 4 output channels, 8 sums; a step loads 2 vectors
+// of pixels and broadcasts 4 weights for 8 times vpmaddubsw, vpmaddwd and vpaddd. Depthwise: 4 pixels
+// x 8 channels x 2 rows, 8 sums.
+// Bound: two multiplying instructions a cycle, so 32 products a cycle.
+
+#include <immintrin.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "../cpu.h"
+#include "../kernels.h"
+
+namespace lucid::int8_avx2 {
+namespace {
+
+constexpr int kVectors = 2;
+constexpr bool kAnyPair = false;
+constexpr int kWindowBytes = 64;
+constexpr int kTapBytes = 64;
+constexpr int kDenseDepth = 16;
+
+inline __m256i dot(__m256i sum, __m256i bytes, __m256i weights) {
+  const __m256i pairs = _mm256_maddubs_epi16(bytes, weights);
+  return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+
+// One product of each pair at a time, which fits int16.
+inline __m256i dot_apart(__m256i sum, __m256i bytes, __m256i weights) {
+  const __m256i first = _mm256_set1_epi16(0xff);
+  sum = dot(sum, bytes, _mm256_and_si256(first, weights));
+  return dot(sum, bytes, _mm256_andnot_si256(first, weights));
+}
+
+#include "planes_layout.inc"
+
+// For each pixel the first two rows as pairs of int16, then the last two.
+inline void interleave(const __m256i (&rows)[4], char* to) {
+  const __m256i zero = _mm256_setzero_si256();
+  for (int half = 0; half < 2; ++half) {
+    const __m256i low = _mm256_unpacklo_epi8(rows[2 * half], rows[2 * half + 1]);
+    const __m256i high = _mm256_unpackhi_epi8(rows[2 * half], rows[2 * half + 1]);
+    char* const at = to + half * kVector;
+    store(at, _mm256_unpacklo_epi8(low, zero));
+    store(at + kWindowBytes, _mm256_unpackhi_epi8(low, zero));
+    store(at + 2 * kWindowBytes, _mm256_unpacklo_epi8(high, zero));
+    store(at + 3 * kWindowBytes, _mm256_unpackhi_epi8(high, zero));
+  }
+}
+
+void pack_taps(const std::int8_t (&taps)[kGroup][4], char* to) {
+  for (int half = 0; half < 2; ++half) {
+    for (int c = 0; c < kGroup; ++c) {
+      for (int k = 0; k < 2; ++k, to += sizeof(std::int16_t)) {
+        const std::int16_t weight = taps[c][2 * half + k];
+        std::memcpy(to, &weight, sizeof weight);
+      }
+    }
+  }
+}
+
+template <int R>
+inline void add_taps(__m256i (&sum)[R], const char* pixel, const char* weights) {
+  for (int half = 0; half < 2; ++half) {
+    const __m256i rows = load(pixel + half * kVector);
+    for (int r = 0; r < R; ++r) {
+      const __m256i weight = load(weights + r * kTapBytes + half * kVector);
+      sum[r] = _mm256_add_epi32(sum[r], _mm256_madd_epi16(rows, weight));
+    }
+  }
+}
+
+inline void add_dense(__m256i (&sum)[4], const std::uint8_t* in, const char* weights, int row) {
+  const auto half = [](const void* at) {
+    return _mm_loadu_si128(static_cast<const __m128i*>(at));
+  };
+  const __m256i values = _mm256_cvtepu8_epi16(half(in));
+  for (int i = 0; i < 4; ++i) {
+    const __m256i weight =
+        _mm256_cvtepi8_epi16(half(weights + static_cast<std::ptrdiff_t>(i) * row));
+    sum[i] = _mm256_add_epi32(sum[i], _mm256_madd_epi16(values, weight));
+  }
+}
+
+#include "planes_pointwise.inc"
+#include "planes_stem.inc"
+#include "planes_window.inc"
+#include "planes_set.inc"
+
+}  // namespace
+}  // namespace lucid::int8_avx2
+
+namespace lucid {
+
+extern const KernelSet kInt8Avx2;
+const KernelSet kInt8Avx2{"avx2",
+                          Precision::kInt8,
+                          kAvx2,
+                          int8_avx2::tensor_bytes,
+                          int8_avx2::packed_bytes,
+                          int8_avx2::pack,
+                          int8_avx2::scratch_bytes,
+                          int8_avx2::units,
+                          int8_avx2::run};
+
+}  // namespace lucid

@@ -1,0 +1,101 @@
+// int8 on AVX-VNNI, 256-bit vpdpbusd without AVX-512. Layout: planes_layout.inc.
+//
+// vpdpbusd adds four products of a byte and a signed weight to each of 8 sums, exactly.
+//
+// Register tile of a pointwise layer: 24 pixels x 4 output channels, 12 sums; a step loads 3 vectors
+// of pixels and broadcasts 4 weights for 12 vpdpbusd. Depthwise: 4 pixels x 8 channels x 2 rows, 8
+// sums; the four products are three rows of the window and one with a weight of 0.
+// Bound: two vpdpbusd a cycle, so 64 products.
+//
+// With LUCID_TEST_EVEX the instruction is encoded as AVX-512 has it, so that a test can execute this
+// file on processors that know only that encoding.
+
+#include <immintrin.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "../cpu.h"
+#include "../kernels.h"
+
+namespace lucid::int8_avxvnni {
+namespace {
+
+constexpr int kVectors = 3;
+constexpr bool kAnyPair = true;
+constexpr int kWindowBytes = 32;
+constexpr int kTapBytes = 32;
+constexpr int kDenseDepth = 32;
+
+// gcc 12 spills sums that go through the intrinsic; an instruction it can't look into it leaves in
+// place.
+inline __m256i dot(__m256i sum, __m256i bytes, __m256i weights) {
+#if defined(LUCID_TEST_EVEX)
+  __asm__("vpdpbusd %2, %1, %0" : "+x"(sum) : "x"(bytes), "x"(weights));
+  return sum;
+#elif defined(__GNUC__)
+  __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum) : "x"(bytes), "x"(weights));
+  return sum;
+#else
+  return _mm256_dpbusd_avx_epi32(sum, bytes, weights);
+#endif
+}
+
+inline __m256i dot_apart(__m256i sum, __m256i bytes, __m256i weights) {
+  return dot(sum, bytes, weights);
+}
+
+#include "planes_layout.inc"
+
+// For each pixel the bytes of its four rows.
+inline void interleave(const __m256i (&rows)[4], char* to) {
+  const __m256i low[2] = {_mm256_unpacklo_epi8(rows[0], rows[1]),
+                          _mm256_unpacklo_epi8(rows[2], rows[3])};
+  const __m256i high[2] = {_mm256_unpackhi_epi8(rows[0], rows[1]),
+                           _mm256_unpackhi_epi8(rows[2], rows[3])};
+  store(to, _mm256_unpacklo_epi16(low[0], low[1]));
+  store(to + kWindowBytes, _mm256_unpackhi_epi16(low[0], low[1]));
+  store(to + 2 * kWindowBytes, _mm256_unpacklo_epi16(high[0], high[1]));
+  store(to + 3 * kWindowBytes, _mm256_unpackhi_epi16(high[0], high[1]));
+}
+
+void pack_taps(const std::int8_t (&taps)[kGroup][4], char* to) {
+  std::memcpy(to, taps, sizeof taps);
+}
+
+template <int R>
+inline void add_taps(__m256i (&sum)[R], const char* pixel, const char* weights) {
+  const __m256i rows = load(pixel);
+  for (int r = 0; r < R; ++r) sum[r] = dot(sum[r], rows, load(weights + r * kTapBytes));
+}
+
+inline void add_dense(__m256i (&sum)[4], const std::uint8_t* in, const char* weights, int row) {
+  const __m256i bytes = load(in);
+  for (int i = 0; i < 4; ++i) {
+    sum[i] = dot(sum[i], bytes, load(weights + static_cast<std::ptrdiff_t>(i) * row));
+  }
+}
+
+#include "planes_pointwise.inc"
+#include "planes_stem.inc"
+#include "planes_window.inc"
+#include "planes_set.inc"
+
+}  // namespace
+}  // namespace lucid::int8_avxvnni
+
+namespace lucid {
+
+extern const KernelSet kInt8AvxVnni;
+const KernelSet kInt8AvxVnni{"avxvnni",
+                             Precision::kInt8,
+                             kAvx2 | kAvxVnni,
+                             int8_avxvnni::tensor_bytes,
+                             int8_avxvnni::packed_bytes,
+                             int8_avxvnni::pack,
+                             int8_avxvnni::scratch_bytes,
+                             int8_avxvnni::units,
+                             int8_avxvnni::run};
+
+}  // namespace lucid
