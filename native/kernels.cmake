@@ -1,9 +1,9 @@
 # The kernel sets, best first within each precision: the table from which the engine chooses. A new
-# one is a row here and a file src/kernels/NAME.cpp that defines `lucid::NAME`; what the CPU must have
-# stands in that file. Flags are those of gcc and clang; a set whose flags the compiler does not know
+# one is a row here, with file, variable, architecture and flags: src/kernels/FILE.cpp defines
+# `lucid::VARIABLE` in `namespace lucid`; what the CPU must have stands in that file. Flags are those of gcc and clang; a set whose flags the compiler does not know
 # is left out.
 
-function(lucid_kernels name architecture)
+function(lucid_kernels name variable architecture)
   if(NOT architecture STREQUAL "ANY" AND NOT architecture STREQUAL LUCID_ARCHITECTURE)
     return()
   endif()
@@ -31,30 +31,30 @@ function(lucid_kernels name architecture)
   if(flags)
     set_source_files_properties("${source}" PROPERTIES COMPILE_OPTIONS "${flags}")
   endif()
-  set_property(GLOBAL APPEND PROPERTY LUCID_KERNELS ${name})
+  set_property(GLOBAL APPEND PROPERTY LUCID_KERNELS ${variable})
   set_property(GLOBAL APPEND PROPERTY LUCID_KERNEL_SOURCES "${source}")
 endfunction()
 
 set(avx2 -mavx2 -mfma -mf16c)
 set(avx512 ${avx2} -mavx512f -mavx512bw -mavx512dq -mavx512vl)
 
-lucid_kernels(int8_amx X86 ${avx512} -mavx512vnni -mavx512vbmi -mamx-tile -mamx-int8)
-lucid_kernels(int8_avx512vnni X86 ${avx512} -mavx512vnni)
-lucid_kernels(int8_avxvnni X86 ${avx2} -mavxvnni)
-lucid_kernels(int8_avx2 X86 ${avx2})
-lucid_kernels(int8_i8mm ARM -march=armv8.2-a+dotprod+i8mm)
-lucid_kernels(int8_dotprod ARM -march=armv8.2-a+dotprod)
-lucid_kernels(int8_neon ARM)
-lucid_kernels(int8_scalar ANY)
+lucid_kernels(int8_amx kInt8Amx X86 ${avx512} -mavx512vnni -mavx512vbmi -mamx-tile -mamx-int8)
+lucid_kernels(int8_avx512vnni kInt8Avx512Vnni X86 ${avx512} -mavx512vnni)
+lucid_kernels(int8_avxvnni kInt8AvxVnni X86 ${avx2} -mavxvnni)
+lucid_kernels(int8_avx2 kInt8Avx2 X86 ${avx2})
+lucid_kernels(int8_i8mm kInt8I8mm ARM -march=armv8.2-a+dotprod+i8mm)
+lucid_kernels(int8_dotprod kInt8Dotprod ARM -march=armv8.2-a+dotprod)
+lucid_kernels(int8_neon kInt8Neon ARM)
+lucid_kernels(int8_scalar kInt8Scalar ANY)
 
-lucid_kernels(float32_avx512 X86 ${avx512})
-lucid_kernels(float32_avx2 X86 ${avx2})
-lucid_kernels(float32_neon ARM)
-lucid_kernels(float32_scalar ANY)
+lucid_kernels(float32_avx512 kFloat32Avx512 X86 ${avx512})
+lucid_kernels(float32_avx2 kFloat32Avx2 X86 ${avx2})
+lucid_kernels(float32_neon kFloat32Neon ARM)
+lucid_kernels(float32_scalar kFloat32Scalar ANY)
 
-lucid_kernels(bfloat16_amx X86 ${avx512} -mavx512bf16 -mamx-tile -mamx-bf16)
-lucid_kernels(bfloat16_avx512bf16 X86 ${avx512} -mavx512bf16)
-lucid_kernels(bfloat16_avx2 X86 ${avx2})
-lucid_kernels(bfloat16_scalar ANY)
+lucid_kernels(bfloat16_amx kBfloat16Amx X86 ${avx512} -mavx512bf16 -mamx-tile -mamx-bf16)
+lucid_kernels(bfloat16_avx512bf16 kBfloat16Avx512Bf16 X86 ${avx512} -mavx512bf16)
+lucid_kernels(bfloat16_avx2 kBfloat16Avx2 X86 ${avx2})
+lucid_kernels(bfloat16_scalar kBfloat16Scalar ANY)
 
-lucid_kernels(float32_split_amx X86 ${avx512} -mamx-tile -mamx-bf16)
+lucid_kernels(float32_split_amx kFloat32SplitAmx X86 ${avx512} -mamx-tile -mamx-bf16)

@@ -28,8 +28,8 @@ using Kernels = ScalarKernels<Float32>;
 
 }  // namespace
 
-extern const KernelSet float32_scalar;
-const KernelSet float32_scalar = {"scalar",
+extern const KernelSet kFloat32Scalar;
+const KernelSet kFloat32Scalar = {"scalar",
                                   Precision::kFloat32,
                                   0,
                                   Kernels::tensor_bytes,

@@ -54,8 +54,8 @@ using Kernels = ScalarKernels<Int8>;
 
 }  // namespace
 
-extern const KernelSet int8_scalar;
-const KernelSet int8_scalar = {"scalar",
+extern const KernelSet kInt8Scalar;
+const KernelSet kInt8Scalar = {"scalar",
                                Precision::kInt8,
                                0,
                                Kernels::tensor_bytes,
