@@ -33,6 +33,7 @@ from lucid.models import MobileNet
 from lucid.parallel import cores
 from lucid.training import Progress, Recipe
 from lucid.training import loop as lucid_loop
+from lucid.training.inputs import Normalisation
 from lucid.training.memory import kept_memory
 from lucid.training.plan import Plan, Request
 from lucid.training.preparation import prepare
@@ -102,7 +103,7 @@ class Lucid:
             batches=prepared.batches(plan.recipe, device),
             validation=prepared.validation_images,
             validation_labels=prepared.validation_labels,
-            preprocessing=plan.preprocessing,
+            inputs=Normalisation(plan.preprocessing, device),
             resolution=plan.train_resolution,
             save=lambda: None,
             finish_epoch=lambda _row, _model: None,

@@ -11,20 +11,19 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from lucid.data.cache import DecodedImages
 from lucid.data.loader import Batches
 from lucid.errors import DivergenceError
-from lucid.images import Preprocessing
-from lucid.models import MobileNet
 from lucid.training.distillation import Teacher, distillation_loss
-from lucid.training.inputs import Normalisation, resized
+from lucid.training.inputs import resized
 from lucid.training.memory import kept_memory
 from lucid.training.optimization import MovingAverage, learning_rate, make_optimizer
 from lucid.training.progress import EpochRow, Interrupted, Progress, StepState
@@ -36,8 +35,11 @@ _SECONDS_BETWEEN_SAVES = 60.0
 _STOPPED = "training stopped, its state is saved"
 
 
+Model = TypeVar("Model", bound=nn.Module)
+
+
 @dataclass
-class Trainer:
+class Trainer(Generic[Model]):
     """A model, what trains it, and where it stands.
 
     Args:
@@ -46,7 +48,7 @@ class Trainer:
         batches: training images.
         validation: preprocessed images, uint8 (R, R, C) each.
         validation_labels: int64 (N,).
-        preprocessing: mean and standard deviation hold for training too.
+        inputs: from images, float32 (N, C, H, W) of 0 to 1, to what the model reads.
         resolution: side of the images that the model trains on; those of the batches are reduced
             to it.
         class_weights: float32 (classes,) of the loss, or None.
@@ -55,15 +57,15 @@ class Trainer:
         finish_epoch: called with the row of each epoch, and with the model if it is to be kept.
     """
 
-    model: MobileNet
+    model: Model
     recipe: Recipe
     batches: Batches
     validation: DecodedImages
     validation_labels: NDArray[np.int64]
-    preprocessing: Preprocessing
+    inputs: Callable[[Tensor], Tensor]
     resolution: int
     save: Callable[[], None]
-    finish_epoch: Callable[[EpochRow, MobileNet | None], None]
+    finish_epoch: Callable[[EpochRow, Model | None], None]
     class_weights: Tensor | None = None
     teacher: Teacher | None = None
     has_pretrained_backbone: bool = False
@@ -78,10 +80,9 @@ class Trainer:
         self.device = self.batches.device
         self._saved = time.monotonic()
         self.autocast = self.device.type != "cpu" and self.recipe.precision != "float32"
-        self.normalised = Normalisation(self.preprocessing, self.device)
 
     @property
-    def averaged(self) -> MobileNet:
+    def averaged(self) -> Model:
         """The model that is evaluated and kept."""
         return self.average if self.recipe.average_decay else self.model
 
@@ -135,7 +136,7 @@ class Trainer:
         # Dropout's draws are those of the step, not of what ran before it.
         torch.manual_seed(int(np.random.SeedSequence([recipe.seed, overall]).generate_state(1)[0]))
         expected = None if self.teacher is None else self.teacher(images)
-        images = self.normalised(resized(images, self.resolution))
+        images = self.inputs(resized(images, self.resolution))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
             logits = self.model(images).float()  # (N, classes)
         loss = self._loss(logits, targets, expected)
@@ -195,7 +196,7 @@ class Trainer:
             pixels = torch.from_numpy(self.validation.take(chosen)[0]).to(self.device)
             self.validation.check()
             labels = torch.from_numpy(self.validation_labels[chosen]).to(self.device)
-            images = self.normalised(pixels.permute(0, 3, 1, 2).to(torch.float32) / 255)
+            images = self.inputs(pixels.permute(0, 3, 1, 2).to(torch.float32) / 255)
             logits = model(images)
             loss += functional.cross_entropy(logits, labels, reduction="sum").item()
             correct += int((logits.argmax(1) == labels).sum())
