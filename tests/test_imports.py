@@ -42,22 +42,23 @@ LAYERS = (
     ("lucid.data.augmentation", "lucid.data.colour", "lucid.data.contact_sheet"),
     ("lucid.visual", "lucid.data.loader"),
     ("lucid.prediction",),
+    ("lucid.classifier",),
+    ("lucid.opening",),
     ("lucid.evaluation", "lucid.training"),
+    ("lucid.quantization.report",),
     ("lucid.cli",),
 )
 
 # These need torch to be imported; all others work with the base install.
 NEEDS_TORCH = (
+    "lucid.classifier",
     "lucid.data.augmentation",
     "lucid.data.colour",
     "lucid.data.contact_sheet",
     "lucid.data.loader",
-    "lucid.evaluation.measurement",
-    "lucid.evaluation.report",
     "lucid.importers",
     "lucid.models",
     "lucid.nn",
-    "lucid.prediction",
     "lucid.training",
     "lucid.visual",
 )

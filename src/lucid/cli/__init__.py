@@ -34,8 +34,10 @@ COMMANDS = {
     "evaluate": "Measure a checkpoint on labelled photos.",
     "predict": "Name what is in photos.",
     "inspect": "Show what a checkpoint holds, layer by layer.",
+    "benchmark": "Measure speed beside other runtimes.",
     "chart": "Draw a model as a chart.",
     "import": "Turn published weights into a checkpoint.",
+    "quantize": "Round a checkpoint to int8.",
 }
 
 _BAD_INPUT = 2

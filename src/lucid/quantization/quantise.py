@@ -50,7 +50,7 @@ def quantise(
     zero: NDArray[np.float64] | float = 0.0
     input_scale = 1.0
     for layer in network.layers:
-        output_scale = 1.0 if layer.kind == "dense" else _scale(layer.name, ranges[layer.name])
+        output_scale = 1.0 if layer.kind == "dense" else output_step(layer.name, ranges[layer.name])
         if not isinstance(layer, FloatLayer):
             pool = layer.to_dict() | {"input_scale": input_scale, "output_scale": output_scale}
             layers.append(Int8Pool(**pool))
@@ -88,12 +88,22 @@ def minmax_weight_scale(
     the bias; such weights make no difference to the output.
     """
     weight = np.abs(layer.weight.reshape(layer.out_channels, -1)).max(axis=1).astype(np.float64)
-    bias = np.abs(layer.bias.astype(np.float64))
-    scale = np.maximum(weight / MAX_WEIGHT, bias / (input_scale * _MAX_BIAS))
-    scale = np.maximum(scale, output_scale / input_scale * _SMALLEST_MULTIPLIER)
+    smallest = smallest_weight_scale(layer, input_scale, output_scale)
+    scale = np.maximum(weight / MAX_WEIGHT, smallest)
     with np.errstate(over="ignore"):  # what is infinite, quantise_layer refuses
         rounded: NDArray[np.float32] = scale.astype(np.float32)
     return rounded
+
+
+def smallest_weight_scale(
+    layer: FloatLayer, input_scale: float, output_scale: float
+) -> NDArray[np.float64]:
+    """float64 (out_channels,), above 0: from here on int32 has room for the bias."""
+    bias = np.abs(layer.bias.astype(np.float64))
+    smallest: NDArray[np.float64] = np.maximum(
+        bias / (input_scale * _MAX_BIAS), output_scale / input_scale * _SMALLEST_MULTIPLIER
+    )
+    return smallest
 
 
 def quantise_layer(
@@ -142,7 +152,7 @@ def quantise_layer(
     )
 
 
-def _scale(name: str, largest: float) -> float:
+def output_step(name: str, largest: float) -> float:
     """The float32 scale of an output whose byte 255 stands for ``largest``."""
     limit = float(np.finfo(np.float32).max)
     check_number(f"ranges: {name}", largest, f"0 to {limit:g}", lambda value: 0 <= value <= limit)
