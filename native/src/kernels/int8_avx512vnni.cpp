@@ -30,6 +30,7 @@ constexpr int kLanes = 16;       // 32-bit sums in a vector
 constexpr int kVector = 64;      // bytes
 constexpr int kMaxPixels = 14;   // of a pointwise tile
 constexpr int kStemPixels = 8;   // of a stem tile
+constexpr int kWideBand = 8;     // rows of a wide image that a depthwise layer takes at once
 constexpr int kDensePanels = 8;  // panels of 16 outputs that the classifier computes at once
 
 int divide_up(int n, int by) { return (n + by - 1) / by; }
@@ -301,11 +302,6 @@ void stem_row_any(const Step& s, const Packed& p, const std::uint8_t* const rows
 
 // ---- Depthwise ----
 
-// The three rows that a window sees, a vector of each.
-struct Rows {
-  __m512i row[3];
-};
-
 // Bytes 0 to 2 of each four, and the last of the four before; bytes 1 to 3, and the first of the
 // four behind.
 inline __m512i with_before(__m512i four, __m512i before) {
@@ -325,72 +321,105 @@ inline Turned turn(__m512i weights) {
            _mm512_rol_epi32(weights, 24)}};
 }
 
-// What a row of a block of channels needs.
-struct DepthwiseRow {
-  const std::uint8_t* in[3];
+// What rows of a block of channels need.
+struct DepthwiseRows {
   Turned weights[3];
   __m512i bias;
   __m512 multiplier;
   __m512i maximum;
   int vectors_in;  // of 64 bytes in a row
   int vectors_out;
+  const std::uint8_t* in;
+  std::size_t in_row;  // bytes from a row to the next
+  std::uint8_t* out;
+  std::size_t out_row;
+  const std::uint8_t* zeros;  // a row of the input that is outside
 };
 
-inline Rows load_rows(const DepthwiseRow& d, int vector) {
-  const std::size_t at = static_cast<std::size_t>(vector) * kVector;
-  return {{load(d.in[0] + at), load(d.in[1] + at), load(d.in[2] + at)}};
-}
+// A row of zeros, and a vector before and behind it.
+std::size_t depthwise_scratch_bytes(const Step& s) { return plane_bytes(s.in) + 2 * kVector; }
 
-inline Rows no_rows() {
-  return {{_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512()}};
-}
+using Window = const std::uint8_t* const[3];  // a place in the three rows that a window sees
 
 // Four sums a channel, one for each pixel.
 struct Sums {
   __m512i of[4];
 };
 
-// Stride 1: the windows around each of the four pixels.
-inline Sums windows(const DepthwiseRow& d, const Rows& before, const Rows& four, const Rows& behind) {
-  Sums sums = {{d.bias, d.bias, d.bias, d.bias}};
-  for (int r = 0; r < 3; ++r) {
-    const Turned& w = d.weights[r];
-    sums.of[0] = dot(sums.of[0], with_before(four.row[r], before.row[r]), w.by[3]);
-    sums.of[1] = dot(sums.of[1], four.row[r], w.by[0]);
-    sums.of[2] = dot(sums.of[2], four.row[r], w.by[1]);
-    sums.of[3] = dot(sums.of[3], with_behind(four.row[r], behind.row[r]), w.by[2]);
+// A place in a row, a vector of pixels. At the first nothing is before it, at the last not behind.
+enum Place { kMiddle = 0, kFirst = 1, kLast = 2, kOnly = kFirst | kLast };
+
+// The four pixels of each channel before those at `in` and behind them. With 8 channels a vector
+// holds two fours.
+template <int kBlock, int kPlace>
+inline __m512i four_before(const std::uint8_t* in) {
+  if (kPlace & kFirst) {
+    return kBlock == 8 ? _mm512_maskz_loadu_epi32(0xff00, in - 32) : _mm512_setzero_si512();
   }
-  return sums;
+  return load(in - (kBlock == 8 ? 32 : kVector));
+}
+template <int kBlock, int kPlace>
+inline __m512i four_behind(const std::uint8_t* in) {
+  if (kPlace & kLast) {
+    return kBlock == 8 ? _mm512_maskz_loadu_epi32(0x00ff, in + 32) : _mm512_setzero_si512();
+  }
+  return load(in + (kBlock == 8 ? 32 : kVector));
 }
 
-// Stride 2, eight pixels as two fours: windows from -1, 1, 3, 5 with a border, else 0, 2, 4, 6.
-template <bool kBorder>
-inline Sums windows_apart(const DepthwiseRow& d, const Rows& before, const Rows& a, const Rows& b,
-                          const Rows& behind) {
-  Sums sums = {{d.bias, d.bias, d.bias, d.bias}};
-  for (int r = 0; r < 3; ++r) {
+// Stride 1, a row of the window: what it adds around each of the four pixels.
+template <int kBlock>
+struct Dense {
+  template <int kPlace>
+  static inline void add(const DepthwiseRows& d, const Window& rows, int r, int v, Sums& sums) {
+    const std::uint8_t* in = rows[r] + static_cast<std::size_t>(v) * kVector;
     const Turned& w = d.weights[r];
-    if (kBorder) {
-      sums.of[0] = dot(sums.of[0], with_before(a.row[r], before.row[r]), w.by[3]);
-      sums.of[1] = dot(sums.of[1], a.row[r], w.by[1]);
-      sums.of[2] = dot(sums.of[2], with_before(b.row[r], a.row[r]), w.by[3]);
-      sums.of[3] = dot(sums.of[3], b.row[r], w.by[1]);
+    const __m512i four = load(in);
+    sums.of[0] = dot(sums.of[0], with_before(four, four_before<kBlock, kPlace>(in)), w.by[3]);
+    sums.of[1] = dot(sums.of[1], four, w.by[0]);
+    sums.of[2] = dot(sums.of[2], four, w.by[1]);
+    sums.of[3] = dot(sums.of[3], with_behind(four, four_behind<kBlock, kPlace>(in)), w.by[2]);
+  }
+};
+
+// Of two vectors of two fours each: the first fours of both, the second fours of both.
+inline __m512i first_fours(__m512i a, __m512i b) { return _mm512_shuffle_i64x2(a, b, 0x44); }
+inline __m512i second_fours(__m512i a, __m512i b) { return _mm512_shuffle_i64x2(a, b, 0xee); }
+
+// Stride 2: eight pixels of each channel as two fours, a and b. Their windows begin at -1, 1, 3 and
+// 5 if the padding has a pixel on the left, else at 0, 2, 4 and 6.
+template <int kBlock, bool kPadded>
+struct Apart {
+  template <int kPlace>
+  static inline void add(const DepthwiseRows& d, const Window& rows, int r, int v, Sums& sums) {
+    const std::uint8_t* in = rows[r] + static_cast<std::size_t>(v) * (2 * kVector);
+    const auto vector = [&](int at) {
+      if (((kPlace & kFirst) && at < 0) || ((kPlace & kLast) && at > 0 && 2 * v + at >= d.vectors_in))
+        return _mm512_setzero_si512();
+      return load(in + at * kVector);
+    };
+    const __m512i one = vector(0), two = vector(1);
+    const __m512i a = kBlock == 8 ? first_fours(one, two) : one;
+    const __m512i b = kBlock == 8 ? second_fours(one, two) : two;
+    const Turned& w = d.weights[r];
+    if (kPadded) {
+      const __m512i before = kBlock == 8 ? second_fours(vector(-1), one) : vector(-1);
+      sums.of[0] = dot(sums.of[0], with_before(a, before), w.by[3]);
+      sums.of[1] = dot(sums.of[1], a, w.by[1]);
+      sums.of[2] = dot(sums.of[2], with_before(b, a), w.by[3]);
+      sums.of[3] = dot(sums.of[3], b, w.by[1]);
     } else {
-      sums.of[0] = dot(sums.of[0], a.row[r], w.by[0]);
-      sums.of[1] = dot(sums.of[1], with_behind(a.row[r], b.row[r]), w.by[2]);
-      sums.of[2] = dot(sums.of[2], b.row[r], w.by[0]);
-      sums.of[3] = dot(sums.of[3], with_behind(b.row[r], behind.row[r]), w.by[2]);
+      const __m512i behind = kBlock == 8 ? first_fours(two, vector(2)) : vector(2);
+      sums.of[0] = dot(sums.of[0], a, w.by[0]);
+      sums.of[1] = dot(sums.of[1], with_behind(a, b), w.by[2]);
+      sums.of[2] = dot(sums.of[2], b, w.by[0]);
+      sums.of[3] = dot(sums.of[3], with_behind(b, behind), w.by[2]);
     }
   }
-  return sums;
-}
+};
 
 // kBlock: 8 channels a pixel, or 16, or 64 of which these are 16.
 template <int kBlock>
-inline void store_pixels(const DepthwiseRow& d, const Sums& sums, std::uint8_t* out) {
-  __m512i q[4];
-  for (int m = 0; m < 4; ++m) q[m] = requantise(sums.of[m], d.multiplier);
-  const __m512i bytes = to_bytes(q[0], q[1], q[2], q[3], d.maximum);
+inline void store_pixels(__m512i bytes, std::uint8_t* out) {
   // Of each 128-bit lane, 4 channels, a part goes to each pixel.
   const __m512i order =
       kBlock == 8 ? _mm512_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15)
@@ -410,82 +439,65 @@ inline void store_pixels(const DepthwiseRow& d, const Sums& sums, std::uint8_t* 
 template <int kBlock>
 constexpr std::size_t kVectorOut = kBlock < 64 ? kVector : 4 * 64;
 
-// The four pixels of each channel before and behind; with 8 channels a vector holds two fours.
 template <int kBlock>
-inline Rows fours_before(const Rows& before, const Rows& rows) {
-  if (kBlock != 8) return before;
-  return {{_mm512_alignr_epi32(rows.row[0], before.row[0], 8),
-           _mm512_alignr_epi32(rows.row[1], before.row[1], 8),
-           _mm512_alignr_epi32(rows.row[2], before.row[2], 8)}};
-}
-template <int kBlock>
-inline Rows fours_behind(const Rows& rows, const Rows& behind) {
-  if (kBlock != 8) return behind;
-  return {{_mm512_alignr_epi32(behind.row[0], rows.row[0], 8),
-           _mm512_alignr_epi32(behind.row[1], rows.row[1], 8),
-           _mm512_alignr_epi32(behind.row[2], rows.row[2], 8)}};
+inline void store_sums(const DepthwiseRows& d, const Sums& sums, std::uint8_t* out) {
+  __m512i q[4];
+  for (int m = 0; m < 4; ++m) q[m] = requantise(sums.of[m], d.multiplier);
+  store_pixels<kBlock>(to_bytes(q[0], q[1], q[2], q[3], d.maximum), out);
 }
 
-template <int kBlock>
-void depthwise_row(const DepthwiseRow& row, std::uint8_t* out) {
-  const DepthwiseRow d = row;
-  Rows before = no_rows(), rows = load_rows(d, 0);
-  for (int v = 1; v < d.vectors_out; ++v, out += kVectorOut<kBlock>) {
-    const Rows behind = load_rows(d, v);
-    store_pixels<kBlock>(
-        d, windows(d, fours_before<kBlock>(before, rows), rows, fours_behind<kBlock>(rows, behind)),
-        out);
-    before = rows;
-    rows = behind;
-  }
-  store_pixels<kBlock>(
-      d,
-      windows(d, fours_before<kBlock>(before, rows), rows, fours_behind<kBlock>(rows, no_rows())),
-      out);
+// Sums new pixels and finishes the last ones in between: a CPU looks some 60 instructions ahead,
+// and the two take different units.
+template <class Stride, int kBlock, int kPlace>
+inline Sums sum_and_store(const DepthwiseRows& d, const Window& rows, int v, const Sums& last,
+                          std::uint8_t* out) {
+  Sums sums = {{d.bias, d.bias, d.bias, d.bias}};
+  Stride::template add<kPlace>(d, rows, 0, v, sums);
+  const __m512i a = requantise(last.of[0], d.multiplier), b = requantise(last.of[1], d.multiplier);
+  Stride::template add<kPlace>(d, rows, 1, v, sums);
+  const __m512i c = requantise(last.of[2], d.multiplier), e = requantise(last.of[3], d.multiplier);
+  Stride::template add<kPlace>(d, rows, 2, v, sums);
+  store_pixels<kBlock>(to_bytes(a, b, c, e, d.maximum), out);
+  return sums;
 }
 
-// Of vectors of two fours each: the first fours of both, the second fours of both.
-inline Rows first_fours(const Rows& a, const Rows& b) {
-  Rows result;
-  for (int r = 0; r < 3; ++r) result.row[r] = _mm512_shuffle_i64x2(a.row[r], b.row[r], 0x44);
-  return result;
-}
-inline Rows second_fours(const Rows& a, const Rows& b) {
-  Rows result;
-  for (int r = 0; r < 3; ++r) result.row[r] = _mm512_shuffle_i64x2(a.row[r], b.row[r], 0xee);
-  return result;
-}
-
-template <int kBlock, bool kBorder>
-void depthwise_row_apart(const DepthwiseRow& row, std::uint8_t* out) {
-  const DepthwiseRow d = row;
-  Rows before = no_rows(), a = load_rows(d, 0);
-  for (int v = 0; v < d.vectors_out; ++v, out += kVectorOut<kBlock>) {
-    const Rows b = 2 * v + 1 < d.vectors_in ? load_rows(d, 2 * v + 1) : no_rows();
-    const Rows behind = 2 * v + 2 < d.vectors_in ? load_rows(d, 2 * v + 2) : no_rows();
-    if (kBlock == 8) {
-      store_pixels<kBlock>(d,
-                           windows_apart<kBorder>(d, second_fours(before, a), first_fours(a, b),
-                                                  second_fours(a, b), first_fours(b, behind)),
-                           out);
-    } else {
-      store_pixels<kBlock>(d, windows_apart<kBorder>(d, before, a, b, behind), out);
+template <class Stride, int kBlock>
+void depthwise_rows(const Step& s, const DepthwiseRows& rows, int begin, int end) {
+  const DepthwiseRows d = rows;
+  const int last = d.vectors_out - 1;
+  Sums sums = {{d.bias, d.bias, d.bias, d.bias}};
+  // The first store has no sums yet; what it writes is overwritten by the next.
+  std::uint8_t* out = d.out + static_cast<std::size_t>(begin) * d.out_row;
+  for (int y = begin; y < end; ++y) {
+    const std::uint8_t* window[3];
+    for (int r = 0; r < 3; ++r) {
+      const int row = y * s.stride - s.pad_top + r;
+      const bool inside = row >= 0 && row < s.in.height;
+      window[r] = inside ? d.in + static_cast<std::size_t>(row) * d.in_row : d.zeros;
     }
-    before = b;
-    a = behind;
+    std::uint8_t* to = d.out + static_cast<std::size_t>(y) * d.out_row;
+    if (last == 0) {
+      sums = sum_and_store<Stride, kBlock, kOnly>(d, window, 0, sums, out);
+      out = to;
+      continue;
+    }
+    sums = sum_and_store<Stride, kBlock, kFirst>(d, window, 0, sums, out);
+    out = to;
+    for (int v = 1; v < last; ++v, out += kVectorOut<kBlock>) {
+      sums = sum_and_store<Stride, kBlock, kMiddle>(d, window, v, sums, out);
+    }
+    sums = sum_and_store<Stride, kBlock, kLast>(d, window, last, sums, out);
+    out += kVectorOut<kBlock>;
   }
+  store_sums<kBlock>(d, sums, out);
 }
 
 template <int kBlock>
-void depthwise_row_any(const Step& s, const DepthwiseRow& d, std::uint8_t* out) {
-  if (s.stride == 1) return depthwise_row<kBlock>(d, out);
-  if (s.pad_left == 1) return depthwise_row_apart<kBlock, true>(d, out);
-  return depthwise_row_apart<kBlock, false>(d, out);
+void depthwise_rows_any(const Step& s, const DepthwiseRows& d, int begin, int end) {
+  if (s.stride == 1) return depthwise_rows<Dense<kBlock>, kBlock>(s, d, begin, end);
+  if (s.pad_left == 1) return depthwise_rows<Apart<kBlock, true>, kBlock>(s, d, begin, end);
+  return depthwise_rows<Apart<kBlock, false>, kBlock>(s, d, begin, end);
 }
-
-// Rows of a wide image are finished for all channels; of a narrow one, weights are the larger part
-// and stay at hand for all rows.
-bool rows_first(const Step& s) { return s.out.width >= 28; }
 
 // ---- Pointwise ----
 
@@ -710,7 +722,8 @@ void pack(const Weights& w, void* packed) {
 }
 
 std::size_t scratch_bytes(const Step& s) {
-  return s.kind == Kind::kStem ? 3 * stem_slot_bytes(s) : 0;
+  if (s.kind == Kind::kStem) return 3 * stem_slot_bytes(s);
+  return s.kind == Kind::kDepthwise ? depthwise_scratch_bytes(s) : 0;
 }
 
 int units(const Step& s) {
@@ -766,43 +779,48 @@ void stem(const Step& s, const void* packed, const void* in, void* out, void* sc
   }
 }
 
-void depthwise(const Step& s, const void* packed, const void* in, void* out, int block, int begin,
-               int end) {
+void depthwise(const Step& s, const void* packed, const void* in, void* out, void* scratch,
+               int block, int begin, int end) {
   const Packed p(packed, s.kind, s.in.channels, s.out.channels);
-  const int panels = divide_up(s.out.channels, kLanes);
-  const int narrow = block_of(s.out.channels);
-  DepthwiseRow d;
+  std::memset(scratch, 0, depthwise_scratch_bytes(s));
+  DepthwiseRows d;
   d.maximum = _mm512_set1_epi8(static_cast<char>(s.maximum));
   d.vectors_in = static_cast<int>(plane_bytes(s.in)) / kVector;
   d.vectors_out = static_cast<int>(plane_bytes(s.out)) / kVector;
-  for (int unit = begin; unit < end; ++unit) {
-    const int y = rows_first(s) ? unit / panels : unit % s.out.height;
-    const int panel = rows_first(s) ? unit % panels : unit / s.out.height;
+  d.in_row = row_bytes(s.in);
+  d.out_row = row_bytes(s.out);
+  d.zeros = static_cast<const std::uint8_t*>(scratch) + kVector;
+  // Unit by unit along the rows of a block of channels, whose weights stay in registers; in a wide
+  // image a few rows, which the next blocks find in the cache.
+  const int band = s.out.width >= 56 ? kWideBand : s.out.height;
+  const int panels = divide_up(s.out.channels, kLanes);
+  for (int unit = begin; unit < end;) {
+    const int top = unit / (band * panels) * band;
+    const int height = s.out.height - top < band ? s.out.height - top : band;
+    const int within = unit - top * panels;
+    const int panel = within / height;
+    const int first = top + within % height;
+    const int left = top + height - first;
+    const int rows = left < end - unit ? left : end - unit;
     const auto at = static_cast<std::size_t>(panel);
-    const std::int8_t* weights = p.weights + at * p.panel;
+    for (int r = 0; r < 3; ++r) d.weights[r] = turn(load(p.weights + at * p.panel + r * kVector));
     d.bias = load(p.bias + panel * kLanes);
     d.multiplier = _mm512_loadu_ps(p.multiplier + panel * kLanes);
-    for (int r = 0; r < 3; ++r) {
-      // A row outside is any row, times zero.
-      const int row = y * s.stride - s.pad_top + r;
-      const bool inside = row >= 0 && row < s.in.height;
-      d.in[r] = static_cast<const std::uint8_t*>(in) +
-                static_cast<std::size_t>(inside ? row : 0) * row_bytes(s.in) + at * plane_bytes(s.in);
-      d.weights[r] = turn(inside ? load(weights + r * kVector) : _mm512_setzero_si512());
-    }
-    auto* to = static_cast<std::uint8_t*>(out);
-    if (narrow == 8) {
-      depthwise_row_any<8>(s, d, to + static_cast<std::size_t>(y) * row_bytes(s.out));
+    d.in = static_cast<const std::uint8_t*>(in) + at * plane_bytes(s.in);
+    d.out = static_cast<std::uint8_t*>(out);
+    if (block_of(s.out.channels) == 8) {
+      depthwise_rows_any<8>(s, d, first, first + rows);
     } else if (block == kLanes) {
-      to += static_cast<std::size_t>(y) * row_bytes(s.out) + at * plane_bytes(s.out);
-      depthwise_row_any<16>(s, d, to);
+      d.out += at * plane_bytes(s.out);
+      depthwise_rows_any<16>(s, d, first, first + rows);
     } else {
       // [y][channel/64][x][64]
-      const auto blocks = static_cast<std::size_t>(divide_up(s.out.channels, 64));
-      const auto width = static_cast<std::size_t>(round_up(s.out.width, 4));
-      to += ((static_cast<std::size_t>(y) * blocks + at / 4) * width) * 64 + at % 4 * kLanes;
-      depthwise_row_any<64>(s, d, to);
+      const auto plane = static_cast<std::size_t>(round_up(s.out.width, 4)) * 64;
+      d.out_row = plane * static_cast<std::size_t>(divide_up(s.out.channels, 64));
+      d.out += at / 4 * plane + at % 4 * kLanes;
+      depthwise_rows_any<64>(s, d, first, first + rows);
     }
+    unit += rows;
   }
 }
 
@@ -853,7 +871,7 @@ void run(const Step& s, const void* packed, const void* in, void* out, void* scr
     case Kind::kStem:
       return stem(s, packed, in, out, scratch, begin, end);
     case Kind::kDepthwise:
-      return depthwise(s, packed, in, out, kLanes, begin, end);
+      return depthwise(s, packed, in, out, scratch, kLanes, begin, end);
     case Kind::kPointwise:
       return pointwise(s, packed, in, out, begin, end);
     case Kind::kPool:

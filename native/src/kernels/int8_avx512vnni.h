@@ -23,7 +23,7 @@ void pool(const Step& step, const void* in, void* out, int begin, int end);
 void dense(const Step& step, const void* packed, const void* in, void* out, int begin, int end);
 
 // Writes [y][channel/block][x][block channels]; `block` is 16 or 64.
-void depthwise(const Step& step, const void* packed, const void* in, void* out, int block,
-               int begin, int end);
+void depthwise(const Step& step, const void* packed, const void* in, void* out, void* scratch,
+               int block, int begin, int end);
 
 }  // namespace lucid::int8_avx512vnni
