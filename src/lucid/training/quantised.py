@@ -155,21 +155,30 @@ class _Layer(nn.Module):
         products = MAX_ACTIVATION * weight.detach().abs().flatten(1).sum(1).double()  # (O,)
         dtype = torch.float32 if products.max() < _EXACT else torch.float64
         x, weight = x.to(dtype), weight.to(dtype)
-        sums = functional.linear(x, weight) if self._is_dense else self._convolved(x, weight)
         if (products + bias.detach().abs()).max() < _EXACT:
-            return sums + _per_channel(bias.to(dtype), sums)
+            return self._products(x, weight, bias.to(dtype))
+        sums = self._products(x, weight, None)
         return (sums.double() + _per_channel(bias, sums)).float()
 
-    def _convolved(self, x: Tensor, weight: Tensor) -> Tensor:
+    def _products(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if self._is_dense:
+            return functional.linear(x, weight, bias)
         layer = self._structure
-        groups = layer.in_channels if layer.kind == "depthwise" else 1
-        if layer.kind != "stem" and layer.padding == "symmetric":
-            return functional.conv2d(x, weight, None, layer.stride, layer.kernel // 2, 1, groups)
-        if layer.kernel > 1:
+        padding = 0
+        if layer.kind == "stem":
             outside = _per_channel(self._outside.to(x.dtype), x)
-            border = (*layer.border(x.shape[3]), *layer.border(x.shape[2]))
-            x = functional.pad(x - outside, border) + outside
-        return functional.conv2d(x, weight, None, layer.stride, 0, 1, groups)
+            x = functional.pad(x - outside, self._border(x)) + outside
+        elif layer.stride == 1 or layer.padding == "symmetric":
+            padding = layer.kernel // 2
+        else:
+            x = functional.pad(x, self._border(x))
+        groups = layer.in_channels if layer.kind == "depthwise" else 1
+        return functional.conv2d(x, weight, bias, layer.stride, padding, 1, groups)
+
+    def _border(self, x: Tensor) -> tuple[int, int, int, int]:
+        """Pixels outside the image: left, right, above, below."""
+        border = self._structure.border
+        return (*border(x.shape[3]), *border(x.shape[2]))
 
     def _maximum(self, output_scale: Tensor) -> int:
         """As ``Int8Layer.maximum``."""
@@ -222,16 +231,18 @@ class _Requantise(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, sums: Tensor, multiplier: Tensor, maximum: int) -> Tensor:
-        ctx.save_for_backward(sums, multiplier)
+        scaled = sums * multiplier
+        ctx.save_for_backward(scaled, multiplier)
         ctx.maximum = maximum
-        return (sums * multiplier).round_().clamp_(0, maximum)
+        return scaled.round().clamp_(0, maximum)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
-        sums, multiplier = ctx.saved_tensors
-        scaled = sums * multiplier
-        gradient = gradient * ((scaled > 0) & (scaled < ctx.maximum))
-        return gradient * multiplier, (gradient * sums).sum_to_size(multiplier.shape), None
+        scaled, multiplier = ctx.saved_tensors
+        # 0 where the value is clamped.
+        gradient = torch.ops.aten.hardtanh_backward(gradient, scaled, 0, ctx.maximum)
+        of_multiplier = (gradient * scaled).sum_to_size(multiplier.shape) / multiplier
+        return gradient.mul_(multiplier), of_multiplier, None
 
 
 def _round(values: Tensor) -> Tensor:
