@@ -1,0 +1,158 @@
+"""The runtimes that are measured, one module each, and a table of them."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import Any, Literal, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lucid.images import Pixels
+from lucid.network import FloatNetwork, Int8Network
+
+__all__ = [
+    "ISAS",
+    "PEERS",
+    "PRECISIONS",
+    "Candidate",
+    "Peer",
+    "Precision",
+    "Runner",
+    "Task",
+    "Workload",
+]
+
+Precision = Literal["float32", "bfloat16", "int8", "float32-split"]
+
+PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "int8", "float32-split")
+
+# What keeps a runtime to an instruction set: oneDNN's variable, which OpenVINO obeys too, and that
+# of PyTorch's own kernels.
+ISAS: Mapping[str, Mapping[str, str]] = {
+    "avx2": {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"},
+    "avx512": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE", "ATEN_CPU_CAPABILITY": "avx512"},
+    "avx512vnni": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_VNNI", "ATEN_CPU_CAPABILITY": "avx512"},
+}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One thing to measure: a runtime, in a precision, on so many threads, within a limit.
+
+    Args:
+        peer: a name of ``PEERS``.
+        precision: one of ``PRECISIONS``.
+        threads: 1 or more.
+        isa: of ``ISAS``, to which it is limited; None: it takes the best it has.
+    """
+
+    peer: str
+    precision: Precision
+    threads: int = 1
+    isa: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.peer} {self.precision}" + (f" ({self.isa})" if self.isa else "")
+
+    def environment(self) -> dict[str, str]:
+        """Variables that its process needs before any library is loaded."""
+        limit = {} if self.isa is None else {"LUCID_ISA": self.isa} | dict(ISAS[self.isa])
+        threads = str(self.threads)
+        return limit | {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": "1", "CI": "true"}
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What every runtime is given.
+
+    Args:
+        network: the float network.
+        int8: the same in int8, for runtimes that can take it as it is.
+        batch: images in a call.
+        size: (height, width) of them.
+        calibration: uint8 (N, H, W, C), for runtimes that choose int8 scales by themselves.
+        ranges: the largest outputs of the layers on them, by ``measure_ranges``.
+        largest_logit: on them, in magnitude.
+    """
+
+    network: FloatNetwork
+    int8: Int8Network
+    batch: int
+    size: tuple[int, int]
+    calibration: Pixels
+    ranges: Mapping[str, float]
+    largest_logit: float
+
+
+@dataclass(frozen=True)
+class Task:
+    """A workload for one candidate, whose precision and threads hold."""
+
+    workload: Workload
+    candidate: Candidate
+
+
+@dataclass(frozen=True)
+class Runner:
+    """A runtime that is ready.
+
+    Args:
+        take: uint8 (batch, H, W, C) -> what ``run`` takes; not part of the time.
+        run: the call that is measured; what it gives has been computed when it returns.
+        give: what ``run`` gave -> float32 logits (batch, classes).
+        facts: what to know about it, such as the version and what it limits itself to.
+    """
+
+    take: Callable[[Pixels], Any]
+    run: Callable[[Any], Any]
+    give: Callable[[Any], NDArray[np.float32]]
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+class _Module(Protocol):
+    def prepare(self, task: Task) -> Runner: ...
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A runtime.
+
+    Args:
+        module: of this package; it has ``prepare``.
+        packages: that it imports.
+        precisions: it knows.
+        isas: it can be limited to.
+    """
+
+    module: str
+    packages: tuple[str, ...]
+    precisions: tuple[Precision, ...]
+    isas: tuple[str, ...] = ()
+
+    def missing(self) -> list[str]:
+        """Packages that are not installed."""
+        return [name for name in self.packages if find_spec(name) is None]
+
+    def prepare(self, task: Task) -> Runner:
+        """Load the runtime and give it the workload; errors are its own."""
+        module = importlib.import_module(f"lucid.benchmark.peers.{self.module}")
+        return cast(_Module, module).prepare(task)
+
+
+_ONEDNN = ("avx2", "avx512", "avx512vnni")
+
+PEERS: Mapping[str, Peer] = {
+    "lucid": Peer("lucid", (), PRECISIONS, _ONEDNN),
+    "torch": Peer("torch", ("torch",), ("float32", "bfloat16"), _ONEDNN),
+    "torch-compile": Peer("torch_compile", ("torch",), ("float32", "bfloat16"), _ONEDNN),
+    "onnxruntime": Peer("onnxruntime", ("onnx", "onnxruntime"), ("float32", "int8")),
+    "openvino": Peer(
+        "openvino", ("onnx", "openvino", "nncf"), ("float32", "bfloat16", "int8"), _ONEDNN
+    ),
+    "litert": Peer("litert", ("ai_edge_litert", "flatbuffers"), ("float32", "int8")),
+    "ncnn": Peer("ncnn", ("ncnn",), ("float32", "bfloat16", "int8")),
+}

@@ -1,0 +1,70 @@
+"""OpenVINO, on lucid's ONNX file; int8 by NNCF's post-training quantisation."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+
+from lucid.benchmark.peers import Runner, Task
+from lucid.errors import require
+from lucid.exporters.onnx import to_onnx
+from lucid.images import Pixels, normalise
+
+__all__ = ["prepare"]
+
+_HINTS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
+
+
+def prepare(task: Task) -> Runner:
+    """The latency hint, the precision asked for, inputs in shared memory."""
+    ov = require("openvino", extra="benchmark")
+    model = ov.Core().read_model(
+        to_onnx(task.workload.network, images="normalised", size=task.workload.size)
+    )
+    precision = task.candidate.precision
+    if precision == "int8":
+        model = _quantised(model, task)
+    model.reshape(
+        [task.workload.batch, task.workload.network.layers[0].in_channels, *task.workload.size]
+    )
+    compiled = ov.Core().compile_model(
+        model,
+        "CPU",
+        {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": task.candidate.threads,
+            "INFERENCE_PRECISION_HINT": _HINTS[precision],
+            "NUM_STREAMS": 1,
+        },
+    )
+    request = compiled.create_infer_request()
+
+    def take(pixels: Pixels) -> Any:
+        return ov.Tensor(normalise(pixels, task.workload.network.preprocessing), shared_memory=True)
+
+    def run(tensor: Any) -> Any:
+        request.set_input_tensor(tensor)
+        request.infer()
+        return request
+
+    kernels = {
+        operation.get_rt_info()["primitiveType"].astype(str)
+        for operation in compiled.get_runtime_model().get_ops()
+        if operation.get_rt_info()["layerType"].astype(str) in ("Convolution", "GroupConvolution")
+    }
+    facts = {"version": ov.__version__, "kernels": ", ".join(sorted(kernels))}
+    return Runner(
+        take, run, lambda request: np.array(request.get_output_tensor().data, np.float32), facts
+    )
+
+
+def _quantised(model: Any, task: Task) -> Any:
+    nncf = require("nncf", extra="benchmark")
+    logging.getLogger("nncf").setLevel(logging.ERROR)
+    images = [
+        normalise(one[None], task.workload.network.preprocessing)
+        for one in task.workload.calibration
+    ]
+    return nncf.quantize(model, nncf.Dataset(images), subset_size=len(images))
