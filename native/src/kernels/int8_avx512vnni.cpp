@@ -29,7 +29,6 @@ namespace {
 constexpr int kLanes = 16;       // 32-bit sums in a vector
 constexpr int kVector = 64;      // bytes
 constexpr int kMaxPixels = 14;   // of a pointwise tile
-constexpr int kStemPixels = 8;   // of a stem tile
 constexpr int kWideBand = 8;     // rows of a wide image that a depthwise layer takes at once
 constexpr int kDensePanels = 8;  // panels of 16 outputs that the classifier computes at once
 
@@ -71,20 +70,39 @@ inline __m256i dot(__m256i sum, __m256i bytes, __m256i weights) {
 #endif
 }
 
-inline __m512i broadcast(const std::uint8_t* quad) {
-  int value;
-  std::memcpy(&value, quad, sizeof value);
-  return _mm512_set1_epi32(value);
-}
-
-inline __m256i broadcast_half(const std::uint8_t* quad) {
-  int value;
-  std::memcpy(&value, quad, sizeof value);
-  return _mm256_set1_epi32(value);
+inline std::int32_t quad(const std::uint8_t* at) {
+  std::int32_t value;
+  std::memcpy(&value, at, sizeof value);
+  return value;
 }
 
 inline __m512i load(const void* from) { return _mm512_loadu_si512(from); }
 inline void store(void* to, __m512i value) { _mm512_storeu_si512(to, value); }
+
+// Vectors of 16 and of 8 sums.
+struct Whole {
+  using Sums = __m512i;
+  using Floats = __m512;
+  static constexpr int kCount = 16;
+  static Sums sums(const void* from) { return _mm512_loadu_si512(from); }
+  static Floats floats(const float* from) { return _mm512_loadu_ps(from); }
+  static Sums all(std::int32_t value) { return _mm512_set1_epi32(value); }
+};
+
+struct Half {
+  using Sums = __m256i;
+  using Floats = __m256;
+  static constexpr int kCount = 8;
+  static Sums sums(const void* from) {
+    return _mm256_loadu_si256(static_cast<const __m256i*>(from));
+  }
+  static Floats floats(const float* from) { return _mm256_loadu_ps(from); }
+  static Sums all(std::int32_t value) { return _mm256_set1_epi32(value); }
+};
+
+inline void store(void* to, __m256i value) {
+  _mm256_storeu_si256(static_cast<__m256i*>(to), value);
+}
 
 inline __m512i requantise(__m512i sum, __m512 multiplier) {
   return _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_cvtepi32_ps(sum), multiplier));
@@ -181,123 +199,107 @@ struct StemRows {
   std::size_t image;  // bytes of a row of the image
   std::size_t left;   // bytes before it
   const std::uint8_t* outside;
-  int channels;
+  std::size_t channels;
 
   std::uint8_t* row(int y) const { return slots + static_cast<std::size_t>((y + 3) % 3) * slot; }
 
   void fill_outside(std::uint8_t* from, std::size_t bytes) const {
-    if (channels == 1) {
-      std::memset(from, outside[0], bytes);
-      return;
+    std::size_t done = bytes < channels ? bytes : channels;
+    std::memcpy(from, outside, done);
+    while (done < bytes) {  // each time twice as much
+      const std::size_t more = bytes - done < done ? bytes - done : done;
+      std::memcpy(from + done, from, more);
+      done += more;
     }
-    for (std::size_t i = 0; i < bytes; ++i) from[i] = outside[i % static_cast<std::size_t>(channels)];
   }
 };
 
 std::size_t stem_slot_bytes(const Step& s) {
-  const int pixels = (round_up(s.out.width, kStemPixels) - 1) * s.stride + 3;
+  const int pixels = (round_up(s.out.width, 8) - 1) * s.stride + 3;
   const int most = pixels > s.pad_left + s.in.width ? pixels : s.pad_left + s.in.width;
   // A quad may reach 3 bytes beyond the last pixel.
   return static_cast<std::size_t>(round_up(most * s.in.channels + 3, kVector));
 }
 
-// Eight pixels of 16 or 32 channels. kStep is the bytes from a pixel to the next, or 0: `step`.
-template <int kPanels, int kStep>
-void stem_tile(const std::uint8_t* const rows[3], int step, int row_quads, const std::int8_t* weights,
-               std::size_t panel, __m512i sums[kStemPixels][kPanels]) {
-  const int bytes = kStep ? kStep : step;
-  const int quads = kStep ? 3 : row_quads;
-  for (int row = 0; row < 3; ++row) {
-    const std::uint8_t* in = rows[row];
-    for (int quad = 0; quad < quads; ++quad, in += 4, weights += kVector) {
-      __m512i w[kPanels];
-      for (int n = 0; n < kPanels; ++n) w[n] = load(weights + static_cast<std::size_t>(n) * panel);
-      for (int m = 0; m < kStemPixels; ++m) {
-        const __m512i pixel = broadcast(in + m * bytes);
-        for (int n = 0; n < kPanels; ++n) sums[m][n] = dot(sums[m][n], pixel, w[n]);
-      }
-    }
-  }
-}
+// Pixels of a tile: 8 accumulators hide the latency of the sums, 8 more are the last tile's.
+template <class V, int kPanels>
+constexpr int kStemPixels = V::kCount == 16 ? 4 : 8;
 
-template <int kPanels, int kStep>
+// Panels of a row. Each tile is summed while the last one is finished (see sum_and_store). kStep is
+// the bytes from a pixel to the next for 3 channels, or 0: any number.
+template <class V, int kPanels, int kStep>
 void stem_row(const Step& s, const Packed& p, int first_panel, const std::uint8_t* const rows[3],
               std::uint8_t* out) {
-  const int step = s.stride * s.in.channels;
-  const __m512i maximum = _mm512_set1_epi8(static_cast<char>(s.maximum));
-  const std::size_t plane = plane_bytes(s.out);
-  __m512i bias[kPanels];
-  __m512 multiplier[kPanels];
-  for (int n = 0; n < kPanels; ++n) {
-    bias[n] = load(p.bias + (first_panel + n) * kLanes);
-    multiplier[n] = _mm512_loadu_ps(p.multiplier + (first_panel + n) * kLanes);
-  }
-  const std::int8_t* weights = p.weights + static_cast<std::size_t>(first_panel) * p.panel;
-  out += static_cast<std::size_t>(first_panel) * plane;
-  for (int x = 0; x < s.out.width; x += kStemPixels) {
-    const std::uint8_t* at[3] = {rows[0] + x * step, rows[1] + x * step, rows[2] + x * step};
-    __m512i sums[kStemPixels][kPanels];
-    for (int m = 0; m < kStemPixels; ++m)
-      for (int n = 0; n < kPanels; ++n) sums[m][n] = bias[n];
-    stem_tile<kPanels, kStep>(at, step, p.quads / 3, weights, p.panel, sums);
-    for (int group = 0; group < 2; ++group) {
-      const int left = s.out.width - x - group * 4;
-      if (left <= 0) break;
-      const unsigned keep = left >= 4 ? 0xffffffffU : 0xffffffffU >> (8 * (4 - left));
-      const __m512i kept = _mm512_set1_epi32(static_cast<int>(keep));
-      for (int n = 0; n < kPanels; ++n) {
-        __m512i q[4];
-        for (int m = 0; m < 4; ++m) q[m] = requantise(sums[group * 4 + m][n], multiplier[n]);
-        const __m512i bytes = by_pixels(to_bytes(q[0], q[1], q[2], q[3], maximum));
-        store(out + static_cast<std::size_t>(n) * plane + static_cast<std::size_t>(x + group * 4) * kLanes,
-              _mm512_and_si512(bytes, kept));
-      }
-    }
-  }
-}
-
-// At most 8 channels: half a vector of sums, which costs half on most CPUs.
-template <int kStep>
-void stem_row_half(const Step& s, const Packed& p, const std::uint8_t* const rows[3],
-                   std::uint8_t* out) {
+  constexpr int kPixels = kStemPixels<V, kPanels>;
+  constexpr int kGroups = kPixels / 4;
+  constexpr int kBytes = V::kCount * 4;  // of a vector of weights, and of four pixels
   const int step = kStep ? kStep : s.stride * s.in.channels;
   const int quads = kStep ? 3 : p.quads / 3;
-  const __m256i maximum = _mm256_set1_epi8(static_cast<char>(s.maximum));
-  const __m256i bias = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p.bias));
-  const __m256 multiplier = _mm256_loadu_ps(p.multiplier);
-  for (int x = 0; x < s.out.width; x += kStemPixels) {
-    __m256i sums[kStemPixels];
-    for (int m = 0; m < kStemPixels; ++m) sums[m] = bias;
-    const std::int8_t* weights = p.weights;
+  const auto maximum = V::all(s.maximum * 0x01010101);
+  const std::size_t plane = plane_bytes(s.out);
+  const std::int8_t* const panel = p.weights + static_cast<std::size_t>(first_panel) * p.panel;
+  typename V::Sums bias[kPanels], last[kPixels][kPanels];
+  typename V::Floats multiplier[kPanels];
+  for (int n = 0; n < kPanels; ++n) {
+    bias[n] = V::sums(p.bias + (first_panel + n) * V::kCount);
+    multiplier[n] = V::floats(p.multiplier + (first_panel + n) * V::kCount);
+    for (int m = 0; m < kPixels; ++m) last[m][n] = bias[n];
+  }
+  out += static_cast<std::size_t>(first_panel) * plane;
+  std::uint8_t* to = out;  // the first tile's place is written twice
+  const auto finish = [&](int part) {
+    const int n = part / kGroups, group = part % kGroups;
+    typename V::Sums q[4];
+    for (int m = 0; m < 4; ++m) q[m] = requantise(last[group * 4 + m][n], multiplier[n]);
+    store(to + static_cast<std::size_t>(n) * plane + group * kBytes,
+          by_pixels(to_bytes(q[0], q[1], q[2], q[3], maximum)));
+  };
+  for (int x = 0; x < s.out.width; x += kPixels) {
+    typename V::Sums sums[kPixels][kPanels];
+    for (int m = 0; m < kPixels; ++m)
+      for (int n = 0; n < kPanels; ++n) sums[m][n] = bias[n];
+    const std::int8_t* weights = panel;
     for (int row = 0; row < 3; ++row) {
       const std::uint8_t* in = rows[row] + x * step;
-      for (int quad = 0; quad < quads; ++quad, in += 4, weights += kVector / 2) {
-        const __m256i w = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(weights));
-        for (int m = 0; m < kStemPixels; ++m) sums[m] = dot(sums[m], broadcast_half(in + m * step), w);
+      for (int at = 0; at < quads; ++at, in += 4, weights += kBytes) {
+        typename V::Sums w[kPanels];
+        for (int n = 0; n < kPanels; ++n) {
+          w[n] = V::sums(weights + static_cast<std::size_t>(n) * p.panel);
+        }
+        for (int m = 0; m < kPixels; ++m) {
+          const auto pixel = V::all(quad(in + m * step));
+          for (int n = 0; n < kPanels; ++n) sums[m][n] = dot(sums[m][n], pixel, w[n]);
+        }
       }
+      if (row < kGroups * kPanels) finish(row);
     }
-    for (int group = 0; group < 2; ++group) {
-      int left = s.out.width - x - group * 4;
-      left = left < 0 ? 0 : left;
-      const unsigned long long keep = left >= 4 ? 0xffffffffULL : (1ULL << (8 * left)) - 1;
-      const __m256i kept = _mm256_set1_epi32(static_cast<int>(static_cast<unsigned>(keep)));
-      __m256i q[4];
-      for (int m = 0; m < 4; ++m) q[m] = requantise(sums[group * 4 + m], multiplier);
-      const __m256i bytes = by_pixels(to_bytes(q[0], q[1], q[2], q[3], maximum));
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + (x + group * 4) * 8),
-                          _mm256_and_si256(bytes, kept));
-    }
+    for (int m = 0; m < kPixels; ++m)
+      for (int n = 0; n < kPanels; ++n) last[m][n] = sums[m][n];
+    to = out + x * V::kCount;
   }
+  for (int part = 0; part < kGroups * kPanels; ++part) finish(part);
 }
 
 template <int kStep>
 void stem_row_any(const Step& s, const Packed& p, const std::uint8_t* const rows[3],
                   std::uint8_t* out) {
-  if (block_of(s.out.channels) == 8) return stem_row_half<kStep>(s, p, rows, out);
-  const int panels = divide_up(s.out.channels, kLanes);
-  int n = 0;
-  for (; n + 2 <= panels; n += 2) stem_row<2, kStep>(s, p, n, rows, out);
-  if (n < panels) stem_row<1, kStep>(s, p, n, rows, out);
+  if (block_of(s.out.channels) == 8) {
+    stem_row<Half, 1, kStep>(s, p, 0, rows, out);
+  } else {
+    const int panels = divide_up(s.out.channels, kLanes);
+    int n = 0;
+    for (; n + 2 <= panels; n += 2) stem_row<Whole, 2, kStep>(s, p, n, rows, out);
+    if (n < panels) stem_row<Whole, 1, kStep>(s, p, n, rows, out);
+  }
+}
+
+// Makes pixels beyond the row zeros.
+void clear_beyond(const Tensor& t, std::uint8_t* row) {
+  const int block = block_of(t.channels);
+  const int padded = padded_width(t.channels, t.width);
+  for (int plane = 0; plane < divide_up(t.channels, block); ++plane, row += padded * block)
+    for (int x = t.width; x < padded; ++x)
+      for (int c = 0; c < block; ++c) row[(x / 4 * block + c) * 4 + x % 4] = 0;
 }
 
 // ---- Depthwise ----
@@ -523,7 +525,7 @@ inline void pointwise_quad(__m512i sums[kPixels][kPanels], const std::uint8_t* i
   for (int n = 0; n < kPanels; ++n) w[n] = load(weights + static_cast<std::size_t>(n) * panel);
 #pragma GCC unroll 14
   for (int m = 0; m < kPixels; ++m) {
-    const __m512i pixel = broadcast(in + m * kBlock);
+    const __m512i pixel = Whole::all(quad(in + m * kBlock));
 #pragma GCC unroll 4
     for (int n = 0; n < kPanels; ++n) sums[m][n] = dot(sums[m][n], pixel, w[n]);
   }
@@ -543,14 +545,14 @@ void pointwise_tile(const PointwiseTile& t) {
   const std::size_t panel = t.panel;
   for (int block = t.quads / (kBlock / 4); block > 0; --block) {
 #pragma GCC unroll 4
-    for (int quad = 0; quad < kBlock / 4; ++quad) {
-      pointwise_quad<kPixels, kPanels, kBlock>(sums, in + quad * 4, weights, panel);
+    for (int at = 0; at < kBlock / 4; ++at) {
+      pointwise_quad<kPixels, kPanels, kBlock>(sums, in + at * 4, weights, panel);
       weights += kVector;
     }
     in += t.in_plane;
   }
-  for (int quad = 0; quad < t.quads % (kBlock / 4); ++quad, weights += kVector)
-    pointwise_quad<kPixels, kPanels, kBlock>(sums, in + quad * 4, weights, panel);
+  for (int at = 0; at < t.quads % (kBlock / 4); ++at, weights += kVector)
+    pointwise_quad<kPixels, kPanels, kBlock>(sums, in + at * 4, weights, panel);
 
   const __m512i maximum = _mm512_set1_epi8(static_cast<char>(t.maximum));
 #pragma GCC unroll 4
@@ -653,8 +655,8 @@ void dense_panels(const Packed& p, const std::uint8_t* in, int first, int output
   __m512i sums[kCount];
   const std::int8_t* weights = p.weights + static_cast<std::size_t>(first) * p.panel;
   for (int n = 0; n < kCount; ++n) sums[n] = load(p.bias + (first + n) * kLanes);
-  for (int quad = 0; quad < p.quads; ++quad, weights += kVector) {
-    const __m512i bytes = broadcast(in + quad * 4);
+  for (int at = 0; at < p.quads; ++at, weights += kVector) {
+    const __m512i bytes = Whole::all(quad(in + at * 4));
     for (int n = 0; n < kCount; ++n) {
       sums[n] = dot(sums[n], bytes, load(weights + static_cast<std::size_t>(n) * p.panel));
     }
@@ -754,7 +756,7 @@ void stem(const Step& s, const void* packed, const void* in, void* out, void* sc
       static_cast<std::size_t>(s.pad_left) * channels,
       reinterpret_cast<const std::uint8_t*>(p.weights) +
           p.panel * static_cast<std::size_t>(divide_up(s.out.channels, lanes)),
-      s.in.channels,
+      channels,
   };
   for (int y = 0; y < 3; ++y) rows.fill_outside(rows.row(y), rows.slot);
   int next = begin * s.stride - s.pad_top;  // the first row that is not in its slot
@@ -776,6 +778,7 @@ void stem(const Step& s, const void* packed, const void* in, void* out, void* sc
     } else {
       stem_row_any<0>(s, p, window, row_out);
     }
+    clear_beyond(s.out, row_out);
   }
 }
 
