@@ -260,7 +260,7 @@ def test_ctrl_c_reaches_the_shell(checkpoint: Path) -> None:
     code = (
         "import os, signal, threading\n"
         "from lucid.cli import main\n"
-        "import lucid.prediction\n"  # so that the command itself starts in no time
+        "import lucid.classifier\n"  # so that the command itself starts in no time
         "threading.Timer(2, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
         f"main(['predict', {str(checkpoint)!r}, '-'])"
     )
@@ -489,7 +489,7 @@ def test_a_missing_package_is_found_before_the_images_are_read(
     package: str,
     options: list[str],
 ) -> None:
-    from lucid.prediction import Classifier
+    from lucid.classifier import Classifier
 
     def read(*_: object) -> None:
         raise AssertionError("an image was read")

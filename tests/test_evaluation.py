@@ -17,6 +17,7 @@ from training_helpers import coloured_squares
 
 import lucid
 from lucid.checkpoint import Checkpoint
+from lucid.classifier import Classifier
 from lucid.data.sources import open_data
 from lucid.errors import DataError
 from lucid.evaluation import plots
@@ -25,7 +26,6 @@ from lucid.evaluation.measurement import Evaluation, evaluate, select
 from lucid.evaluation.metrics import classification_metrics
 from lucid.evaluation.report import read_log, report
 from lucid.images import Preprocessing
-from lucid.prediction import Classifier
 
 LOG = (
     "epoch,train_loss,train_top1,validation_loss,validation_top1,learning_rate\n"

@@ -46,6 +46,8 @@ LAYERS = (
     ("lucid.opening",),
     ("lucid.evaluation", "lucid.training"),
     ("lucid.quantization.report",),
+    ("lucid.exporters",),
+    ("lucid.benchmark",),
     ("lucid.cli",),
 )
 

@@ -14,9 +14,10 @@ from training_helpers import COLOURS, coloured_squares
 
 import lucid
 from lucid import images
+from lucid.classifier import Classifier
 from lucid.errors import CheckpointError, ConfigError, ShapeError
 from lucid.models import MobileNet
-from lucid.prediction import BATCH, Classifier, Prediction, softmax
+from lucid.prediction import BATCH, Prediction, softmax
 
 
 @pytest.fixture(scope="module")

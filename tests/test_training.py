@@ -17,7 +17,7 @@ from lucid.checkpoint import read_checkpoint
 from lucid.data import open_data
 from lucid.errors import ConfigError, DataError, DivergenceError, OutputError, TrainingError
 from lucid.evaluation.measurement import select
-from lucid.prediction import load
+from lucid.opening import load
 from lucid.training import EpochRow, Progress, train
 
 SMALL = {"width": 0.25, "resolution": 32}

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 from lucid.errors import LucidError
 
 if TYPE_CHECKING:
-    from lucid.prediction import Classifier, load
+    from lucid.classifier import Classifier
+    from lucid.opening import load
 
 __version__ = "0.1.0"
 
 __all__ = ["Classifier", "LucidError", "__version__", "load"]
 
 # Loaded at first use, so that `import lucid` stays fast and works without torch.
-_LAZY = {"Classifier": "lucid.prediction", "load": "lucid.prediction"}
+_LAZY = {"Classifier": "lucid.classifier", "load": "lucid.opening"}
 _ROOMS = (
     "checkpoint",
     "data",

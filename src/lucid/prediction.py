@@ -1,8 +1,9 @@
-"""From a checkpoint file to labels and probabilities for photos."""
+"""From a network that runs to labels and probabilities for photos, whatever runs it. No PyTorch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from io import IOBase
@@ -17,16 +18,13 @@ from PIL import Image
 
 from lucid import images
 from lucid.architecture import MAX_CLASSES
-from lucid.checkpoint import Checkpoint, read_checkpoint
 from lucid.checks import check_integer
+from lucid.description import JSON
 from lucid.errors import ConfigError, ImageError, ShapeError
 from lucid.images import Preprocessing
-from lucid.models import MobileNet  # before torch: it says what to install when that is missing
 from lucid.parallel import map_ahead
 
-import torch  # isort: skip
-
-__all__ = ["Classified", "Classifier", "Prediction", "load", "softmax"]
+__all__ = ["Classified", "Prediction", "Predictor", "softmax"]
 
 Source = str | Path | bytes | BinaryIO | Image.Image | NDArray[np.uint8]
 
@@ -62,64 +60,35 @@ class Classified:
     error: str | None = None
 
 
-def load(path: str | Path) -> Classifier:
-    """Read a checkpoint and make it ready to predict; no code runs from the file.
-
-    Raises:
-        CheckpointError: the file is missing, truncated, foreign or inconsistent.
-    """
-    checkpoint = read_checkpoint(path)
-    # On the meta device nothing is allocated or initialised, and no random number is drawn.
-    with torch.device("meta"):
-        model = MobileNet.from_arguments(checkpoint.arguments)
-    # Copied, since the reader's arrays may share the file's memory.
-    tensors = {name: torch.tensor(array) for name, array in checkpoint.tensors.items()}
-    model.load_state_dict(tensors, assign=True)
-    return Classifier(model, checkpoint.class_names, checkpoint.preprocessing, checkpoint)
-
-
-class Classifier:
-    """A model together with its class names and its preprocessing.
+class Predictor(ABC):
+    """A network that is ready to run, together with its class names and its preprocessing.
 
     Args:
-        model: put into evaluation mode; runs on the device where it is.
-        class_names: one for each of the model's classes.
-        preprocessing: what is done to a picture before the model sees it.
-        checkpoint: the file's content, where the model came from one.
-    Raises:
-        ConfigError: the number of class names is not the model's number of classes, or the
-            preprocessing gives another number of channels than the model takes.
+        class_names: one for each class.
+        preprocessing: what is done to a picture before the network sees it.
     """
 
-    def __init__(
-        self,
-        model: MobileNet,
-        class_names: Iterable[str],
-        preprocessing: Preprocessing,
-        checkpoint: Checkpoint | None = None,
-    ) -> None:
-        self.model = model.eval()
+    def __init__(self, class_names: Iterable[str], preprocessing: Preprocessing) -> None:
         self.class_names = tuple(class_names)
         self.preprocessing = preprocessing
-        self.checkpoint = checkpoint
-        arguments = model.arguments
-        if len(self.class_names) != arguments.num_classes:
-            raise ConfigError(
-                f"the model has {arguments.num_classes} classes, got {len(self.class_names)} names"
-            )
-        if preprocessing.channels != arguments.in_channels:
-            raise ConfigError(
-                f"the model takes {arguments.in_channels} channels, "
-                f"{preprocessing.color} pictures have {preprocessing.channels}"
-            )
 
     @property
+    @abstractmethod
+    def provenance(self) -> Mapping[str, JSON]:
+        """Where the network came from; empty where nobody said."""
+
+    @property
+    @abstractmethod
+    def title(self) -> str:
+        """What the network is, in a few words."""
+
+    @property
+    @abstractmethod
     def map_side(self) -> int:
         """Cells along each side of a class-activation map; one cell alone shows no place."""
-        return -(-self.preprocessing.resolution // self.model.stages[-1].reduction)
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Logits of images that have the model's resolution already.
+        """Logits of images that have the network's resolution already.
 
         uint8 (N, resolution, resolution, C) or one image without N -> float32 (N, K).
 
@@ -128,11 +97,18 @@ class Classifier:
         """
         pixels = self._checked(pixels)
         logits = np.empty((len(pixels), len(self.class_names)), np.float32)
-        with torch.inference_mode():
-            for start in range(0, len(pixels), BATCH):
-                part = slice(start, start + BATCH)
-                logits[part] = self.model(self._input(pixels[part])).float().cpu().numpy()
+        for start in range(0, len(pixels), BATCH):
+            part = slice(start, start + BATCH)
+            logits[part] = self._logits(pixels[part])
         return logits
+
+    @abstractmethod
+    def _logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Logits of a checked batch."""
+
+    @abstractmethod
+    def _maps(self, pixels: NDArray[np.uint8], classes: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Class-activation maps of a checked batch."""
 
     def predict(self, sources: Iterable[Source], top: int = 5) -> list[Prediction]:
         """The most probable classes of each image, in the order of the images.
@@ -181,7 +157,8 @@ class Classifier:
         """Where in each image the evidence for a class is (Zhou et al. 2016, arXiv:1512.04150).
 
         Exact for this architecture, since only an average pool and one linear layer follow the last
-        convolution: the mean of a map plus the classifier's bias is the logit.
+        convolution: the mean of a map plus the classifier's bias is the logit, but for the rounding
+        of an int8 network.
 
         Args:
             pixels: uint8 (N, resolution, resolution, C).
@@ -199,17 +176,7 @@ class Classifier:
                 f"class_activation_map expects one class, 0 to {len(self.class_names) - 1}, for "
                 f"each of {len(pixels)} images, got {shorten(classes.tolist())}"
             )
-        with torch.inference_mode():
-            weights = self.model.fc.weight[torch.from_numpy(classes.astype(np.int64))]  # (N, c)
-            features = list(self.model.features(self._input(pixels)).values())[-1]  # (N, c, h, w)
-            maps = torch.einsum("nchw,nc->nhw", features, weights)
-        found: NDArray[np.float32] = maps.float().cpu().numpy()
-        return found
-
-    def _input(self, pixels: NDArray[np.uint8]) -> torch.Tensor:
-        """uint8 (N, H, W, C) -> float32 (N, C, H, W), normalised, on the model's device."""
-        normalised = images.normalise(pixels, self.preprocessing)
-        return torch.from_numpy(normalised).to(self.model.fc.weight)
+        return self._maps(pixels, classes.astype(np.int64))
 
     def _checked(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         side, channels = self.preprocessing.resolution, self.preprocessing.channels

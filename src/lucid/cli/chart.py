@@ -9,7 +9,7 @@ import click
 
 from lucid.cli.model import find_model, model_options
 from lucid.cli.terminal import say
-from lucid.errors import require
+from lucid.errors import ConfigError, require
 
 if TYPE_CHECKING:
     from lucid.visual.mermaid import Direction
@@ -56,6 +56,11 @@ def command(
 
     chosen = find_model(model, resolution, **given)
     arguments, side = chosen.arguments, chosen.resolution
+    if arguments is None:
+        raise ConfigError(
+            f"{model}: a network is a plain list of layers, which 'lucid inspect' shows; give the "
+            "checkpoint that it was made from"
+        )
     # A chart needs shapes only, so no weight is allocated and nothing is computed.
     with torch.device("meta"):
         module = MobileNet.from_arguments(arguments)

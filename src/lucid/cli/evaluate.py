@@ -14,8 +14,9 @@ from lucid.data.samples import quote_names
 from lucid.errors import DataError, require
 
 if TYPE_CHECKING:
-    from lucid.evaluation.measurement import Evaluation, SplitChoice
-    from lucid.prediction import Classifier
+    from lucid.evaluation.measurement import Evaluation
+    from lucid.evaluation.selection import SplitChoice
+    from lucid.prediction import Predictor
 
 _CLASSES_SHOWN = 20
 _MISTAKES_SHOWN = 5
@@ -50,7 +51,7 @@ def command(
     from lucid.data.sources import open_data
     from lucid.evaluation.measurement import evaluate, select
     from lucid.files import check_writable_folder
-    from lucid.prediction import load
+    from lucid.opening import load
 
     if report is not None:
         require("matplotlib", extra="train")
@@ -84,7 +85,7 @@ def command(
 
 
 def _write_report(
-    path: Path, evaluation: Evaluation, classifier: Classifier, checkpoint: Path, what: str
+    path: Path, evaluation: Evaluation, classifier: Predictor, checkpoint: Path, what: str
 ) -> None:
     from lucid.evaluation.report import read_log, report
     from lucid.files import write_text

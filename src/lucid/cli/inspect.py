@@ -1,4 +1,4 @@
-"""``lucid inspect``: what a checkpoint holds, and what each layer of a model costs."""
+"""``lucid inspect``: what a file holds, and what each layer of a model costs."""
 
 from __future__ import annotations
 
@@ -24,40 +24,44 @@ _VALUE_WIDTH = 100  # characters of one value; --json has all of it
 @model_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 def command(model: str, resolution: int | None, as_json: bool, **given: float | None) -> None:
-    """Show what MODEL holds and costs: a checkpoint, or mobilenet.
+    """Show what MODEL holds and costs: a checkpoint, a network, or mobilenet.
 
-    --width, --classes and --last-stride are for a model named; a checkpoint has its own. Memory is
-    that of the input and the output of a layer for one image, in 4 bytes (float32) or 1 byte
-    (uint8) a value. Parameters count batch norm's scale and shift.
+    --width, --classes and --last-stride are for a model named; a file has its own. Memory is that
+    of the input and the output of a layer for one image, in 4 bytes (float32) or 1 byte (uint8) a
+    value. Parameters count batch norm's scale and shift, also where a network has them folded into
+    its weights. Scales of an int8 network are what a step of its weights, smallest and largest of
+    the channels, and of its output stands for.
     """
-    from lucid.network import layers, sized_layers
+    from lucid.network import sized_layers
 
     chosen = find_model(model, resolution, **given)
     side = chosen.resolution
-    network = sized_layers(layers(chosen.arguments), side, side)
+    network = sized_layers(chosen.layers, side, side)
     if as_json:
         click.echo(json.dumps(_to_json(model, chosen, network), indent=2))
         return
     output = console()
     output.print(_description(chosen))
     output.print()
-    output.print(_layer_table(network))
+    output.print(_layer_table(network, _scales(chosen)))
 
 
 def _to_json(model: str, chosen: Model, network: tuple[SizedLayer, ...]) -> dict[str, Any]:
     from lucid.network import totals
 
     sums = totals(network)
-    header = chosen.header
+    header, scales = chosen.header, _scales(chosen)
     return {
         "model": model,
-        "arguments": chosen.arguments.to_dict(),
+        "arguments": chosen.arguments.to_dict() if chosen.arguments else None,
+        "precision": _precision(chosen),
+        "file_bytes": chosen.file_bytes,
         "class_names": list(header.class_names) if header else None,
         "preprocessing": header.preprocessing.to_dict() if header else None,
         "metrics": dict(header.metrics) if header else None,
         "provenance": dict(header.provenance) if header else None,
         "resolution": chosen.resolution,
-        "layers": [_layer_to_json(layer) for layer in network],
+        "layers": [_layer_to_json(layer) | scales.get(layer.name, {}) for layer in network],
         "totals": {
             "parameters": sums.parameters,
             "multiply_adds": sums.multiply_adds,
@@ -80,6 +84,27 @@ def _layer_to_json(layer: SizedLayer) -> dict[str, Any]:
     }
 
 
+def _precision(chosen: Model) -> str:
+    from lucid.network import Int8Network
+
+    return "int8" if isinstance(chosen.header, Int8Network) else "float32"
+
+
+def _scales(chosen: Model) -> dict[str, dict[str, Any]]:
+    """Of the layers of an int8 network, by name: scales as JSON values."""
+    from lucid.network import Int8Layer, Int8Network
+
+    if not isinstance(chosen.header, Int8Network):
+        return {}
+    found: dict[str, dict[str, Any]] = {}
+    for layer in chosen.header.layers:
+        found[layer.name] = {"output_scale": layer.output_scale}
+        if isinstance(layer, Int8Layer):
+            steps = layer.weight_scale
+            found[layer.name]["weight_scale"] = [float(steps.min()), float(steps.max())]
+    return found
+
+
 def _activation_bytes(layer: SizedLayer) -> dict[str, int]:
     return {"float32": 4 * layer.activations, "uint8": layer.activations}
 
@@ -96,10 +121,14 @@ def _description(chosen: Model) -> Table:
 
 
 def _sections(chosen: Model) -> Iterator[tuple[str, str]]:
-    yield "arguments", _listed(chosen.arguments.to_dict())
     header = chosen.header
+    if chosen.arguments is not None:
+        yield "arguments", _listed(chosen.arguments.to_dict())
+    else:
+        yield "network", f"{_precision(chosen)}, {len(chosen.layers)} layers"
     if header is None:
         return
+    yield "size", f"{chosen.file_bytes:,} bytes"
     names = [printable(name) for name in header.class_names[:_CLASSES_SHOWN]]
     hidden = len(header.class_names) - len(names)
     more = f", and {hidden:,} more (all in --json)" if hidden else ""
@@ -121,8 +150,8 @@ def _short(value: Any) -> str:
     return text if len(text) <= _VALUE_WIDTH else f"{text[:_VALUE_WIDTH]}..."
 
 
-def _layer_table(network: tuple[SizedLayer, ...]) -> Table:
-    """One row a layer; 80 columns hold width 1.0 at 224."""
+def _layer_table(network: tuple[SizedLayer, ...], scales: dict[str, dict[str, Any]]) -> Table:
+    """One row a layer; 80 columns hold width 1.0 at 224, and 120 its scales too."""
     from rich.table import Table
 
     from lucid.network import totals
@@ -135,6 +164,9 @@ def _layer_table(network: tuple[SizedLayer, ...]) -> Table:
     for title in ("parameters", "multiply-\nadds", "KiB in\nfloat32", "KiB in\nuint8"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column()
+    if scales:
+        table.add_column("weight\nscales", no_wrap=True)
+        table.add_column("output\nscale", no_wrap=True)
     table.add_row("input", "", _shape(network[0].input_shape))
     for layer in network:
         stride = f" /{layer.stride}" if layer.stride > 1 else ""
@@ -147,6 +179,7 @@ def _layer_table(network: tuple[SizedLayer, ...]) -> Table:
             _millions(layer.multiply_adds),
             *_kibibytes(layer),
             "peak" if is_peak else "",
+            *_scale_cells(scales.get(layer.name)),
             style="bold" if is_peak else None,
         )
     table.add_row(
@@ -159,6 +192,12 @@ def _layer_table(network: tuple[SizedLayer, ...]) -> Table:
         style="bold",
     )
     return table
+
+
+def _scale_cells(scales: dict[str, Any] | None) -> Iterator[str]:
+    if scales is not None:
+        yield " to ".join(f"{step:.3g}" for step in scales.get("weight_scale", ()))
+        yield f"{scales['output_scale']:.3g}"
 
 
 def _shape(shape: tuple[int, ...]) -> str:

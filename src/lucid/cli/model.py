@@ -1,4 +1,4 @@
-"""What commands that take a MODEL share: it is a registered name or a checkpoint."""
+"""What commands that take a MODEL share: it is a registered name, a checkpoint or a network."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from lucid.errors import ConfigError, suggest
 
 if TYPE_CHECKING:
     from lucid.architecture import MobileNetArguments
-    from lucid.checkpoint import Header
+    from lucid.description import Description
+    from lucid.network import Layer
 
 Function = TypeVar("Function", bound=Callable[..., None])
 
@@ -45,11 +46,17 @@ _OPTIONS = (
 
 @dataclass(frozen=True)
 class Model:
-    """The model that a command was asked for; ``header`` is None for a registered name."""
+    """The model that a command was asked for.
 
-    arguments: MobileNetArguments
+    ``arguments`` is None for a network, ``header``, what a file says of itself, for a registered
+    name; a network is its own header.
+    """
+
+    layers: tuple[Layer, ...]
     resolution: int
-    header: Header | None
+    arguments: MobileNetArguments | None
+    header: Description | None
+    file_bytes: int | None = None
 
 
 def model_options(command: Function) -> Function:
@@ -60,30 +67,38 @@ def model_options(command: Function) -> Function:
 
 
 def find_model(model: str, resolution: int | None, **given: float | None) -> Model:
-    """Find a model by its name or read the header of a checkpoint, without torch.
+    """Find a model by its name, or read the header of a checkpoint or a network, without torch.
 
     Args:
         model: a registered name or a path; ``./NAME`` is a path whatever is registered.
-        resolution: input side in pixels; None for that of the checkpoint.
+        resolution: input side in pixels; None for that of the file.
         given: arguments of the model; only for a registered name, None where not given.
     Raises:
-        ConfigError: there is no such model, or a checkpoint was given arguments.
-        CheckpointError: the file is no checkpoint.
+        ConfigError: there is no such model, or a file was given arguments.
+        CheckpointError: the file is neither checkpoint nor network.
     """
     from lucid.architecture import MODEL_NAMES, MobileNetArguments
     from lucid.checkpoint import read_header
+    from lucid.network import layers, read_network
+    from lucid.opening import is_network
 
     named = {name: value for name, value in given.items() if value is not None}
     if model in MODEL_NAMES:
         arguments = MobileNetArguments.from_dict({"width_multiplier": _WIDTH} | named)
-        return Model(arguments, resolution or _RESOLUTION, None)
+        return Model(layers(arguments), resolution or _RESOLUTION, arguments, None)
     if not Path(model).exists():
         near = suggest(model, MODEL_NAMES) or f"; models: {', '.join(MODEL_NAMES)}"
         raise ConfigError(f"there is no model and no file {model!r}{near}")
     if named:
         raise ConfigError(
-            f"{model}: a checkpoint has its own arguments; leave out --width, --classes and "
+            f"{model}: a file has its own arguments; leave out --width, --classes and "
             "--last-stride, which are for the name of a model"
         )
+    if is_network(model):
+        network = read_network(model)
+        side = resolution or network.preprocessing.resolution
+        return Model(network.layers, side, None, network, Path(model).stat().st_size)
     header = read_header(model)
-    return Model(header.arguments, resolution or header.preprocessing.resolution, header)
+    side = resolution or header.preprocessing.resolution
+    size = Path(model).stat().st_size
+    return Model(layers(header.arguments), side, header.arguments, header, size)

@@ -18,7 +18,7 @@ from lucid.cli.terminal import console, printable, say, track
 from lucid.errors import ConfigError
 
 if TYPE_CHECKING:
-    from lucid.prediction import Classified, Classifier, Prediction, Source
+    from lucid.prediction import Classified, Prediction, Predictor, Source
 
 # More lines than this say nothing new; --json and --csv hold every error.
 _ERRORS_SHOWN = 20
@@ -69,7 +69,7 @@ def command(
     can't be read is reported, the others are predicted, and the exit code is 2.
     """
     from lucid.files import check_writable_folder
-    from lucid.prediction import load
+    from lucid.opening import load
 
     classifier = load(checkpoint)
     sources = list(_sources(images))
@@ -140,7 +140,7 @@ def _key(path: Path) -> str:
     return str(path.resolve()).casefold()
 
 
-def _explain(classifier: Classifier, one: Classified, names: _ExplanationNames) -> Path:
+def _explain(classifier: Predictor, one: Classified, names: _ExplanationNames) -> Path:
     import numpy as np
 
     from lucid.evaluation.explanation import overlay

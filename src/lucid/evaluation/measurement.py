@@ -14,7 +14,7 @@ from lucid.data.samples import Dataset, Sample
 from lucid.errors import DataError, require
 from lucid.evaluation.metrics import Metrics, classification_metrics, worst_mistakes
 from lucid.evaluation.selection import Selection, SplitChoice, select_samples
-from lucid.prediction import Classifier, softmax
+from lucid.prediction import Predictor, softmax
 
 __all__ = ["Evaluation", "Mistake", "Selection", "evaluate", "select"]
 
@@ -47,14 +47,13 @@ class Evaluation:
         }
 
 
-def select(dataset: Dataset, classifier: Classifier, split: SplitChoice | None = None) -> Selection:
+def select(dataset: Dataset, classifier: Predictor, split: SplitChoice | None = None) -> Selection:
     """Choose what to measure of a classifier; see ``lucid.evaluation.selection``."""
-    provenance = classifier.checkpoint.provenance if classifier.checkpoint else {}
-    return select_samples(dataset, classifier.class_names, provenance, split)
+    return select_samples(dataset, classifier.class_names, classifier.provenance, split)
 
 
 def evaluate(
-    classifier: Classifier,
+    classifier: Predictor,
     samples: Sequence[Sample],
     *,
     mistakes: int = 12,

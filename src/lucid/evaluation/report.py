@@ -18,7 +18,7 @@ from lucid.evaluation.measurement import Evaluation, Mistake
 from lucid.evaluation.metrics import CALIBRATION_BINS, Metrics, Share
 from lucid.files import open_file
 from lucid.page import Html, element, page, picture, svg, table
-from lucid.prediction import Classifier
+from lucid.prediction import Predictor
 
 __all__ = ["interval", "percent", "read_log", "report"]
 
@@ -28,7 +28,7 @@ _MAX_LOG_BYTES = 16 * 1024**2
 
 def report(
     evaluation: Evaluation,
-    classifier: Classifier,
+    classifier: Predictor,
     *,
     title: str,
     description: str,
@@ -101,7 +101,7 @@ def _card(name: str, value: str, note: str) -> Html:
     return element("div", name, element("strong", value), quiet, class_="card")
 
 
-def _mistakes(evaluation: Evaluation, classifier: Classifier) -> list[Html]:
+def _mistakes(evaluation: Evaluation, classifier: Predictor) -> list[Html]:
     mistakes = evaluation.mistakes
     if not mistakes:
         return []
@@ -126,7 +126,7 @@ def _mistakes(evaluation: Evaluation, classifier: Classifier) -> list[Html]:
     ]
 
 
-def _what_is_shown(classifier: Classifier) -> str:
+def _what_is_shown(classifier: Predictor) -> str:
     side = classifier.map_side
     if side == 1:
         return (
@@ -219,10 +219,9 @@ def _unreadable(evaluation: Evaluation) -> list[Html]:
     ]
 
 
-def _made_by(classifier: Classifier) -> str:
-    arguments, preprocessing = classifier.model.arguments, classifier.preprocessing
+def _made_by(classifier: Predictor) -> str:
     return (
-        f"MobileNet, width multiplier {arguments.width_multiplier:g}, "
-        f"resolution {preprocessing.resolution}, {arguments.num_classes:,} classes; "
+        f"{classifier.title}, resolution {classifier.preprocessing.resolution}, "
+        f"{len(classifier.class_names):,} classes; "
         f"lucid {__version__}"
     )
