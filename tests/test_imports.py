@@ -44,6 +44,7 @@ LAYERS = (
     ("lucid.prediction",),
     ("lucid.classifier",),
     ("lucid.opening",),
+    ("lucid.engine",),
     ("lucid.evaluation", "lucid.training"),
     ("lucid.quantization.report",),
     ("lucid.exporters",),
@@ -200,7 +201,7 @@ def test_import_loads_nothing_heavy() -> None:
 
 
 def test_public_names() -> None:
-    assert lucid.__all__ == ["Classifier", "LucidError", "__version__", "load"]
+    assert lucid.__all__ == ["Classifier", "Engine", "LucidError", "__version__", "load"]
 
 
 @pytest.mark.parametrize("module", MODULES)

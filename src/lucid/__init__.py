@@ -9,17 +9,19 @@ from lucid.errors import LucidError
 
 if TYPE_CHECKING:
     from lucid.classifier import Classifier
+    from lucid.engine import Engine
     from lucid.opening import load
 
 __version__ = "0.1.0"
 
-__all__ = ["Classifier", "LucidError", "__version__", "load"]
+__all__ = ["Classifier", "Engine", "LucidError", "__version__", "load"]
 
 # Loaded at first use, so that `import lucid` stays fast and works without torch.
-_LAZY = {"Classifier": "lucid.classifier", "load": "lucid.opening"}
+_LAZY = {"Classifier": "lucid.classifier", "Engine": "lucid.engine", "load": "lucid.opening"}
 _ROOMS = (
     "checkpoint",
     "data",
+    "engine",
     "evaluation",
     "importers",
     "lowering",

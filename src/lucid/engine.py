@@ -1,0 +1,239 @@
+"""The native engine: runs a network on this CPU as fast as it can. No PyTorch."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lucid.checkpoint import Checkpoint, read_checkpoint
+from lucid.checks import check_choice, check_integer
+from lucid.description import JSON, Description
+from lucid.errors import (
+    CheckpointError,
+    ConfigError,
+    MissingDependencyError,
+    NetworkError,
+    ShapeError,
+)
+from lucid.images import Pixels
+from lucid.lowering import lower
+from lucid.network import FloatNetwork, Int8Network, network_bytes, read_network
+from lucid.network.file import parse_header
+from lucid.opening import NetworkClassifier, is_network
+from lucid.prediction import Predictor
+
+if TYPE_CHECKING:
+    from lucid import _native
+
+__all__ = ["Engine", "StepTime", "isas"]
+
+Precision = Literal["int8", "float32", "bfloat16", "float32-split"]
+Source = str | Path | Checkpoint | FloatNetwork | Int8Network
+
+PRECISIONS: tuple[Precision, ...] = ("int8", "float32", "bfloat16", "float32-split")
+MAX_THREADS = 1024
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """What one step of a network took for one image.
+
+    ``layers`` are the names of the layers that it runs in one go, ``seconds`` the median,
+    ``multiply_adds`` the arithmetic; bytes are those of the weights as the kernels store them, and
+    of the activations that are read and written.
+    """
+
+    layers: tuple[str, ...]
+    seconds: float
+    multiply_adds: int
+    weight_bytes: int
+    activation_bytes: int
+
+
+class Engine(Predictor):
+    """A network in the native engine, ready to run from any number of threads at once.
+
+    Args:
+        source: the path of a network or checkpoint file, told apart by content, or what one holds.
+        precision: ``"int8"``, of an int8 network only; ``"float32"``; ``"bfloat16"``; or
+            ``"float32-split"``, each float32 product as three of bfloat16, whose logits are within
+            about 1e-5 of their range. As the network is stored when left out.
+        threads: for one call, 1 to 1024; None for one each processor this process may use. A call
+            that comes while another is using them runs on its own thread alone.
+        isa: an instruction set of ``isas``; left out, the variable ``LUCID_ISA``, or the best here.
+    Raises:
+        CheckpointError: the file is missing, truncated, foreign or inconsistent.
+        ConfigError: an argument is out of range, unknown, or the CPU lacks what it asks for; or the
+            precision can't be had from this source.
+        NetworkError: a network has numbers that could overflow.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        precision: Precision | None = None,
+        threads: int | None = 1,
+        isa: str | None = None,
+    ) -> None:
+        if precision is not None:
+            check_choice("precision", precision, PRECISIONS)
+        if threads is not None:
+            check_integer("threads", threads, 1, MAX_THREADS)
+        options = (precision or "", isa or "", threads or 0)
+        origin = _opened(source)
+        if isinstance(origin, Checkpoint):
+            if precision == "int8":
+                raise ConfigError(
+                    "int8 needs an int8 network, which is made from a checkpoint and photos; "
+                    "run: lucid quantize"
+                )
+            origin = lower(origin)
+        described: Description
+        if isinstance(origin, Path):
+            self._native, described = _load_file(origin, options)
+        else:
+            self._native, described = _module().load_bytes(network_bytes(origin), *options), origin
+        self._origin = origin
+        self._provenance = described.provenance
+        super().__init__(described.class_names, described.preprocessing)
+
+    @property
+    def precision(self) -> Precision:
+        """In which it computes."""
+        return self._native.precision
+
+    @property
+    def isa(self) -> str:
+        """The instruction set of its kernels."""
+        return self._native.isa
+
+    @property
+    def threads(self) -> int:
+        """That one call uses."""
+        return self._native.threads
+
+    @property
+    def provenance(self) -> Mapping[str, JSON]:
+        """Where the network came from."""
+        return self._provenance
+
+    @property
+    def title(self) -> str:
+        """What the network is, in a few words."""
+        return f"{self.precision} network"
+
+    @property
+    def map_side(self) -> int:
+        """Cells along each side of a class-activation map; one cell alone shows no place."""
+        return self._reference().map_side
+
+    def __call__(self, pixels: Pixels) -> NDArray[np.float32]:
+        """Logits of images of any size that the network's strides leave a pixel of.
+
+        uint8 (N, H, W, C) or one image (H, W, C), contiguous or not -> float32 (N, K) or (K,). The
+        first call for a size plans it and allocates memory, later ones do neither.
+
+        Raises:
+            ShapeError: another shape or dtype, or a size that the network can't run on.
+        """
+        if not isinstance(pixels, np.ndarray) or pixels.ndim not in (3, 4):
+            raise self._no_images(pixels)
+        batch = pixels if pixels.ndim == 4 else pixels[np.newaxis]
+        if batch.dtype != np.uint8 or batch.shape[3] != self.preprocessing.channels:
+            raise self._no_images(pixels)
+        logits = np.empty((len(batch), len(self.class_names)), np.float32)
+        self._native.run(np.ascontiguousarray(batch), logits)
+        return logits if pixels.ndim == 4 else logits[0]
+
+    def profile(self, pixels: Pixels, repetitions: int = 20) -> list[StepTime]:
+        """Run one image several times and time each step.
+
+        Args:
+            pixels: as in a call; of several images the first is taken.
+            repetitions: 1 to 100,000; the median of each step's times counts.
+        Raises:
+            ConfigError, ShapeError: an argument is out of range.
+        """
+        check_integer("repetitions", repetitions, 1, 100_000)
+        self(pixels[:1] if pixels.ndim == 4 else pixels)
+        image = pixels[:1] if pixels.ndim == 4 else pixels[np.newaxis]
+        rows = self._native.profile(np.ascontiguousarray(image), repetitions)
+        return [StepTime(tuple(row[0]), *row[1:]) for row in rows]
+
+    def _logits(self, pixels: Pixels) -> NDArray[np.float32]:
+        return self(pixels)
+
+    def _maps(self, pixels: Pixels, classes: NDArray[np.int64]) -> NDArray[np.float32]:
+        return self._reference().class_activation_map(pixels, classes)
+
+    def _reference(self) -> NetworkClassifier:
+        """The same network for what the kernels don't give: the values before the pool."""
+        origin = self._origin
+        return NetworkClassifier(read_network(origin) if isinstance(origin, Path) else origin)
+
+    def _no_images(self, pixels: object) -> ShapeError:
+        channels = self.preprocessing.channels
+        expected = (
+            f"the engine expects uint8 images (N, H, W, {channels}) or one (H, W, {channels})"
+        )
+        if not isinstance(pixels, np.ndarray):
+            name = type(pixels).__name__
+            return ShapeError(f"{expected}, got {name}; predict() takes a list of files")
+        hint = ""
+        if pixels.ndim in (3, 4) and pixels.shape[-3] == channels != pixels.shape[-1]:
+            hint = "; channels come first: transpose to (N, H, W, C)"
+        elif pixels.dtype != np.uint8:
+            hint = "; give the pixels as they are, 0 to 255, not normalised"
+        return ShapeError(f"{expected}, got {pixels.dtype} {pixels.shape}{hint}")
+
+
+def isas(precision: Precision, *, runnable: bool = True) -> list[str]:
+    """Instruction sets with kernels for a precision, best first.
+
+    Args:
+        precision: as in ``Engine``.
+        runnable: those that this CPU has; otherwise all of this installation.
+    Raises:
+        ConfigError: another precision.
+    """
+    check_choice("precision", precision, PRECISIONS)
+    found: list[str] = _module().isas(precision, runnable)
+    return found
+
+
+def _opened(source: Source) -> Path | Checkpoint | FloatNetwork | Int8Network:
+    """The source, but of a path what the file holds; a network file stays a path."""
+    if isinstance(source, str | Path):
+        return Path(source) if is_network(source) else read_checkpoint(source)
+    if isinstance(source, Checkpoint | FloatNetwork | Int8Network):
+        return source
+    raise ConfigError(
+        "source must be the path of a network or checkpoint file, or what one holds; "
+        f"got {type(source).__name__}"
+    )
+
+
+def _load_file(path: Path, options: tuple[str, str, int]) -> tuple[_native.Engine, Description]:
+    try:
+        engine = _module().load_file(str(path), *options)
+        return engine, parse_header(json.loads(engine.text)).description
+    except (CheckpointError, NetworkError) as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def _module() -> ModuleType:
+    try:
+        return importlib.import_module("lucid._native")
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"this installation of lucid has no native engine ({error}); install it again, with a "
+            "C++17 compiler at hand: pip install --force-reinstall lucid-mobilenet"
+        ) from error
