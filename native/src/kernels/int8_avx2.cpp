@@ -29,9 +29,19 @@ constexpr int kWindowBytes = 64;
 constexpr int kTapBytes = 64;
 constexpr int kDenseDepth = 16;
 
+// gcc 12 reorders additions that it understands, multiplies far ahead and spills what it got.
+inline __m256i add(__m256i sum, __m256i products) {
+#if defined(__GNUC__)
+  __asm__("vpaddd %1, %0, %0" : "+x"(sum) : "x"(products));
+  return sum;
+#else
+  return _mm256_add_epi32(sum, products);
+#endif
+}
+
 inline __m256i dot(__m256i sum, __m256i bytes, __m256i weights) {
   const __m256i pairs = _mm256_maddubs_epi16(bytes, weights);
-  return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+  return add(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
 
 // One product of each pair at a time, which fits int16.
@@ -68,13 +78,16 @@ void pack_taps(const std::int8_t (&taps)[kGroup][4], char* to) {
   }
 }
 
-template <int R>
-inline void add_taps(__m256i (&sum)[R], const char* pixel, const char* weights) {
+template <int R, int S>
+inline void add_taps(__m256i (&sum)[R][4], const char* pixels, const char* weights) {
   for (int half = 0; half < 2; ++half) {
-    const __m256i rows = load(pixel + half * kVector);
-    for (int r = 0; r < R; ++r) {
-      const __m256i weight = load(weights + r * kTapBytes + half * kVector);
-      sum[r] = _mm256_add_epi32(sum[r], _mm256_madd_epi16(rows, weight));
+    __m256i weight[R];
+    for (int r = 0; r < R; ++r) weight[r] = load(weights + r * kTapBytes + half * kVector);
+    for (int k = 0; k < 4; ++k) {
+      const __m256i rows = load(pixels + k * S * kWindowBytes + half * kVector);
+      for (int r = 0; r < R; ++r) {
+        sum[r][k] = add(sum[r][k], _mm256_madd_epi16(rows, weight[r]));
+      }
     }
   }
 }
@@ -87,7 +100,7 @@ inline void add_dense(__m256i (&sum)[4], const std::uint8_t* in, const char* wei
   for (int i = 0; i < 4; ++i) {
     const __m256i weight =
         _mm256_cvtepi8_epi16(half(weights + static_cast<std::ptrdiff_t>(i) * row));
-    sum[i] = _mm256_add_epi32(sum[i], _mm256_madd_epi16(values, weight));
+    sum[i] = add(sum[i], _mm256_madd_epi16(values, weight));
   }
 }
 

@@ -64,10 +64,14 @@ void pack_taps(const std::int8_t (&taps)[kGroup][4], char* to) {
   std::memcpy(to, taps, sizeof taps);
 }
 
-template <int R>
-inline void add_taps(__m256i (&sum)[R], const char* pixel, const char* weights) {
-  const __m256i rows = load(pixel);
-  for (int r = 0; r < R; ++r) sum[r] = dot(sum[r], rows, load(weights + r * kTapBytes));
+template <int R, int S>
+inline void add_taps(__m256i (&sum)[R][4], const char* pixels, const char* weights) {
+  __m256i weight[R];
+  for (int r = 0; r < R; ++r) weight[r] = load(weights + r * kTapBytes);
+  for (int k = 0; k < 4; ++k) {
+    const __m256i rows = load(pixels + k * S * kWindowBytes);
+    for (int r = 0; r < R; ++r) sum[r][k] = dot(sum[r][k], rows, weight[r]);
+  }
 }
 
 inline void add_dense(__m256i (&sum)[4], const std::uint8_t* in, const char* weights, int row) {
