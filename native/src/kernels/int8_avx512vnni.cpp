@@ -41,13 +41,10 @@ int block_of(int channels) { return channels <= 8 ? 8 : kLanes; }
 // Pixels of a row in memory.
 int padded_width(int channels, int width) { return round_up(width, kVector / block_of(channels)); }
 
-// Bytes of a row of one block of channels, and of a row of all.
+// Bytes of a row of one block of channels.
 std::size_t plane_bytes(const Tensor& t) {
   return static_cast<std::size_t>(padded_width(t.channels, t.width)) *
          static_cast<std::size_t>(block_of(t.channels));
-}
-std::size_t row_bytes(const Tensor& t) {
-  return plane_bytes(t) * static_cast<std::size_t>(divide_up(t.channels, block_of(t.channels)));
 }
 
 // gcc 12 spills accumulators that go through the intrinsic; an instruction it can't look into it
@@ -673,6 +670,10 @@ void dense_panels(const Packed& p, const std::uint8_t* in, int first, int output
 
 }  // namespace
 
+std::size_t row_bytes(const Tensor& t) {
+  return plane_bytes(t) * static_cast<std::size_t>(divide_up(t.channels, block_of(t.channels)));
+}
+
 std::size_t tensor_bytes(const Tensor& t, int block) {
   const std::size_t rows = row_bytes(t) * static_cast<std::size_t>(t.height);
   if (block == kLanes) return rows;
@@ -683,24 +684,21 @@ std::size_t tensor_bytes(const Tensor& t, int block) {
   return rows > blocks ? rows : blocks;
 }
 
-std::size_t packed_bytes(const Weights& w) {
-  if (w.kind == Kind::kPool) return 0;
+std::size_t packed_bytes(const Weights& w, int multiple) {
   const auto lanes = static_cast<std::size_t>(lanes_of(w.kind, w.out_channels));
   const std::size_t panels =
       static_cast<std::size_t>(divide_up(w.out_channels, static_cast<int>(lanes)));
-  const auto quads = static_cast<std::size_t>(quads_of(w.kind, w.in_channels));
+  const auto quads = static_cast<std::size_t>(round_up(quads_of(w.kind, w.in_channels), multiple));
   // A stem's are followed by what is outside the image.
   const int outside = w.kind == Kind::kStem ? w.in_channels : 0;
   return panels * lanes * (8 + 4 * quads) + static_cast<std::size_t>(round_up(outside, kVector));
 }
 
-void pack(const Weights& w, void* packed) {
-  if (w.kind == Kind::kPool) return;
-  std::memset(packed, 0, packed_bytes(w));
+void pack(const Weights& w, void* packed, int multiple) {
   const int lanes = lanes_of(w.kind, w.out_channels);
   const int block = w.kind == Kind::kDepthwise ? block_of(w.out_channels) : lanes;
   const int panels = divide_up(w.out_channels, lanes);
-  const int quads = quads_of(w.kind, w.in_channels);
+  const int quads = round_up(quads_of(w.kind, w.in_channels), multiple);
   auto* bias = static_cast<std::int32_t*>(packed);
   auto* multiplier = reinterpret_cast<float*>(bias + panels * lanes);
   auto* weights = reinterpret_cast<std::int8_t*>(multiplier + panels * lanes);
@@ -817,10 +815,9 @@ void depthwise(const Step& s, const void* packed, const void* in, void* out, voi
       d.out += at * plane_bytes(s.out);
       depthwise_rows_any<16>(s, d, first, first + rows);
     } else {
-      // [y][channel/64][x][64]
-      const auto plane = static_cast<std::size_t>(round_up(s.out.width, 4)) * 64;
-      d.out_row = plane * static_cast<std::size_t>(divide_up(s.out.channels, 64));
-      d.out += at / 4 * plane + at % 4 * kLanes;
+      // [channel/64][y][x][64]
+      d.out_row = static_cast<std::size_t>(round_up(s.out.width, 4)) * 64;
+      d.out += at / 4 * d.out_row * static_cast<std::size_t>(s.out.height) + at % 4 * kLanes;
       depthwise_rows_any<64>(s, d, first, first + rows);
     }
     unit += rows;
@@ -864,10 +861,6 @@ void dense(const Step& s, const void* packed, const void* in, void* out, int beg
   }
 }
 
-namespace {
-
-std::size_t tensor_bytes_16(const Tensor& t) { return tensor_bytes(t, kLanes); }
-
 void run(const Step& s, const void* packed, const void* in, void* out, void* scratch, int begin,
          int end) {
   switch (s.kind) {
@@ -884,6 +877,12 @@ void run(const Step& s, const void* packed, const void* in, void* out, void* scr
   }
 }
 
+namespace {
+
+std::size_t own_tensor_bytes(const Tensor& t) { return tensor_bytes(t, kLanes); }
+std::size_t own_packed_bytes(const Weights& w) { return packed_bytes(w, 1); }
+void own_pack(const Weights& w, void* packed) { pack(w, packed, 1); }
+
 }  // namespace
 }  // namespace lucid::int8_avx512vnni
 
@@ -894,9 +893,9 @@ const KernelSet kInt8Avx512Vnni = {
     "avx512vnni",
     Precision::kInt8,
     kAvx512 | kAvx512Vnni,
-    int8_avx512vnni::tensor_bytes_16,
-    int8_avx512vnni::packed_bytes,
-    int8_avx512vnni::pack,
+    int8_avx512vnni::own_tensor_bytes,
+    int8_avx512vnni::own_packed_bytes,
+    int8_avx512vnni::own_pack,
     int8_avx512vnni::scratch_bytes,
     int8_avx512vnni::units,
     int8_avx512vnni::run,
