@@ -58,3 +58,9 @@ lucid_kernels(bfloat16_avx2 kBfloat16Avx2 X86 ${avx2})
 lucid_kernels(bfloat16_scalar kBfloat16Scalar ANY)
 
 lucid_kernels(float32_split_amx kFloat32SplitAmx X86 ${avx512} -mamx-tile -mamx-bf16)
+
+option(LUCID_EMULATE_AMX "Run the int8 AMX kernels on tiles in plain C++, to test them anywhere" OFF)
+if(LUCID_EMULATE_AMX)
+  set_source_files_properties("${CMAKE_CURRENT_SOURCE_DIR}/src/kernels/int8_amx.cpp"
+    PROPERTIES COMPILE_DEFINITIONS LUCID_EMULATE_AMX)
+endif()
