@@ -49,7 +49,8 @@ class Comparison:
         layers: noise of each.
         logits_decibels: signal-to-noise ratio of the logits, each image's mean taken off.
         agreement: share of the images for which both name the same class.
-        float_top1: share of right classes, None without labels; the others likewise.
+        float_top1: share of right classes, None without labels; the others likewise, and top-5
+            only of more than five classes.
         worst: indices of the images whose logits differ most, the largest distance first.
         float_classes: the class that the float network names, of every image.
         int8_classes: likewise.
@@ -160,7 +161,7 @@ def _hits(
     logits: NDArray[np.float32], labels: Sequence[int] | NDArray[np.integer[Any]] | None, count: int
 ) -> float | None:
     """The share of images whose label is among the ``count`` largest logits."""
-    if labels is None:
+    if labels is None or 1 < count >= logits.shape[1]:
         return None
     # Stable, so that equal logits come in the order of their classes, as in predictions.
     best = np.argsort(-logits, axis=1, kind="stable")[:, :count]

@@ -121,7 +121,12 @@ def load_images(
 
 
 def affordable(network: FloatNetwork, count: int) -> int:
-    """How many of ``count`` images of the network's resolution fit memory at once, at least 1."""
+    """How many of ``count`` images of the network's resolution fit memory at once, at least 1.
+
+    Raises:
+        ConfigError: ``count`` is out of range.
+    """
+    check_integer("images", count, 1, MAX_IMAGES)
     side = network.preprocessing.resolution
     peak = totals(sized_layers(network.layers, side, side)).peak.activations
     return max(1, min(count, _MEMORY // (_BYTES_A_VALUE * peak)))

@@ -24,10 +24,16 @@ from lucid.network.integer import MAX_WEIGHT
 Array32 = NDArray[np.float32]
 Array64 = NDArray[np.float64]
 
-_SWEEPS = 4
-# Weights stay near those of the float layer where inputs say little: ridge, as a share of the mean
-# variance of the inputs (1% in GPTQ).
+_SWEEPS = 2
+
+# Of the Hessian, as a share of the mean variance of the inputs (1% in GPTQ): it keeps weights
+# whose inputs say nothing near those of the float layer.
 _DAMPING = 0.01
+
+# The same of the fit before weights are rounded, and much larger. Least squares from noisy inputs
+# makes weights smaller than they should be (regression dilution), a little in each layer, and all
+# layers together did worse the less it was held back: 2 to 4 dB in the logits from 0.01 to 10.
+_RIDGE = 10.0
 
 # How many steps the largest weight of a channel may be. Above 127 it is clamped, and the others
 # have finer steps. Fewer steps than 127 come out best for weights that were whole numbers before,
@@ -88,10 +94,12 @@ class _Fit:
         self._inputs = samples.inputs - self._mean[:, np.newaxis].astype(np.float32)
         hessian = _products(self._inputs, self._inputs)
         variance = np.einsum("gii->gi", hessian).mean(axis=1)
-        # The share alone would be 0 for inputs that never change.
-        self._ridge = np.maximum(_DAMPING * variance, 1e-12)  # (G,)
-        self._hessian = hessian + self._ridge[:, np.newaxis, np.newaxis] * np.eye(hessian.shape[1])
-        self._inverse = np.linalg.inv(self._hessian)
+        # A share alone would be 0 for inputs that never change.
+        variance = np.maximum(variance, 1e-12)[:, np.newaxis, np.newaxis]
+        identity = np.eye(hessian.shape[1])
+        self._ridge = _RIDGE * variance
+        self._ridged = np.linalg.inv(hessian + self._ridge * identity)
+        self._hessian = hessian + _DAMPING * variance * identity
         self.aim_at(samples.targets)
         self._scale = self._best_scale()
         self._steps = np.zeros_like(weight)
@@ -102,8 +110,8 @@ class _Fit:
         cross = _products(
             targets - self._target_mean[:, np.newaxis].astype(np.float32), self._inputs
         )
-        cross += self._ridge[:, np.newaxis, np.newaxis] * self._weight
-        self._goal = np.matmul(cross, self._inverse)  # (G, O, I)
+        cross += self._ridge * self._weight
+        self._goal = np.matmul(cross, self._ridged)  # (G, O, I)
 
     def reachable_targets(self) -> Array32:
         """The targets, but what is clamped like its target may stay what it is.
@@ -123,7 +131,8 @@ class _Fit:
     def round_in_turn(self) -> None:
         """GPTQ; the inputs that vary most come first, as in its authors' code (act-order)."""
         order = np.argsort(-np.einsum("gii->gi", self._hessian), axis=1, kind="stable")  # (G, I)
-        inverse = np.take_along_axis(self._inverse, order[:, :, np.newaxis], axis=1)
+        inverse = np.linalg.inv(self._hessian)
+        inverse = np.take_along_axis(inverse, order[:, :, np.newaxis], axis=1)
         inverse = np.take_along_axis(inverse, order[:, np.newaxis], axis=2)
         upper = np.linalg.cholesky(inverse).swapaxes(1, 2)  # (G, I, I)
         wanted = np.take_along_axis(self._goal, order[:, np.newaxis], axis=2)
