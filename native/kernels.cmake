@@ -40,7 +40,11 @@ set(avx512 ${avx2} -mavx512f -mavx512bw -mavx512dq -mavx512vl)
 
 lucid_kernels(int8_amx kInt8Amx X86 ${avx512} -mavx512vnni -mavx512vbmi -mamx-tile -mamx-int8)
 lucid_kernels(int8_avx512vnni kInt8Avx512Vnni X86 ${avx512} -mavx512vnni)
-lucid_kernels(int8_avxvnni kInt8AvxVnni X86 ${avx2} -mavxvnni)
+if(LUCID_TEST_EVEX)
+  lucid_kernels(int8_avxvnni kInt8AvxVnni X86 ${avx2} -mavx512vl -mavx512vnni -DLUCID_TEST_EVEX)
+else()
+  lucid_kernels(int8_avxvnni kInt8AvxVnni X86 ${avx2} -mavxvnni)
+endif()
 lucid_kernels(int8_avx2 kInt8Avx2 X86 ${avx2})
 lucid_kernels(int8_i8mm kInt8I8mm ARM -march=armv8.2-a+dotprod+i8mm)
 lucid_kernels(int8_dotprod kInt8Dotprod ARM -march=armv8.2-a+dotprod)
@@ -57,7 +61,7 @@ lucid_kernels(bfloat16_avx512bf16 kBfloat16Avx512Bf16 X86 ${avx512} -mavx512bf16
 lucid_kernels(bfloat16_avx2 kBfloat16Avx2 X86 ${avx2})
 lucid_kernels(bfloat16_scalar kBfloat16Scalar ANY)
 
-lucid_kernels(float32_split_amx kFloat32SplitAmx X86 ${avx512} -mamx-tile -mamx-bf16)
+lucid_kernels(float32_split_amx kFloat32SplitAmx X86 ${avx512} -mavx512bf16 -mamx-tile -mamx-bf16)
 
 option(LUCID_EMULATE_AMX "Run the int8 AMX kernels on tiles in plain C++, to test them anywhere" OFF)
 if(LUCID_EMULATE_AMX)

@@ -25,8 +25,11 @@ namespace {
 using Element = std::uint16_t;
 using Product = std::uint16_t;
 constexpr int kBlock = 32;
+constexpr int kHalf = kBlock / 2;
 constexpr int kDepth = 2;
 constexpr int kPair = 2;
+constexpr std::size_t kSlack = 0;
+constexpr std::size_t kProductBytes = sizeof(Product);
 constexpr int kPixels = 4;
 constexpr int kVectors = 2;
 constexpr int kColumns = 4;
@@ -83,6 +86,7 @@ struct Vector : Floats8 {
 using Narrow = Vector;
 
 #include "blocked_layout.inc"
+#include "blocked_matrix.inc"
 #include "blocked_pointwise.inc"
 #include "blocked_window.inc"
 #include "blocked_stem.inc"

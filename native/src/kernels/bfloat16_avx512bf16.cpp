@@ -25,8 +25,11 @@ namespace {
 using Element = std::uint16_t;
 using Product = std::uint16_t;
 constexpr int kBlock = 32;
+constexpr int kHalf = kBlock / 2;
 constexpr int kDepth = 2;
 constexpr int kPair = 2;
+constexpr std::size_t kSlack = 0;
+constexpr std::size_t kProductBytes = sizeof(Product);
 constexpr int kPixels = 14;
 constexpr int kVectors = 2;
 constexpr int kColumns = 4;
@@ -35,28 +38,11 @@ constexpr int kDenseVectors = 8;
 
 inline Product to_product(float value) { return to_bfloat16(value); }
 
-struct Vector : Bfloats16 {
-  // Two input channels of P pixels, kPixel values apart, times N vectors of weights.
-  template <int P, int N, int kPixel>
-  static void multiply(Type (&sum)[P][N], const Element* in, const Product* weights) {
-    __m512bh weight[N];
-    LUCID_UNROLL
-    for (int n = 0; n < N; ++n) std::memcpy(&weight[n], weights + n * kLanes * kPair, 64);
-    LUCID_UNROLL
-    for (int p = 0; p < P; ++p) {
-      int pair;
-      std::memcpy(&pair, in + p * kPixel, sizeof(pair));
-      const __m512i pairs = _mm512_set1_epi32(pair);
-      __m512bh value;
-      std::memcpy(&value, &pairs, 64);
-      LUCID_UNROLL
-      for (int n = 0; n < N; ++n) sum[p][n] = _mm512_dpbf16_ps(sum[p][n], value, weight[n]);
-    }
-  }
-};
+using Vector = Bfloats16;
 using Narrow = Vector;
 
 #include "blocked_layout.inc"
+#include "blocked_matrix.inc"
 #include "blocked_pointwise.inc"
 #include "blocked_window.inc"
 #include "blocked_stem.inc"

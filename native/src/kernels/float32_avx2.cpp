@@ -23,8 +23,11 @@ namespace {
 using Element = float;
 using Product = float;
 constexpr int kBlock = 16;
+constexpr int kHalf = kBlock / 2;
 constexpr int kDepth = 1;
 constexpr int kPair = 1;
+constexpr std::size_t kSlack = 0;
+constexpr std::size_t kProductBytes = sizeof(Product);
 constexpr int kPixels = 6;
 constexpr int kVectors = 2;
 constexpr int kColumns = 4;
@@ -51,6 +54,7 @@ struct Vector : Floats8 {
 using Narrow = Vector;
 
 #include "blocked_layout.inc"
+#include "blocked_matrix.inc"
 #include "blocked_pointwise.inc"
 #include "blocked_window.inc"
 #include "blocked_stem.inc"

@@ -24,8 +24,11 @@ namespace {
 using Element = float;
 using Product = float;
 constexpr int kBlock = 16;
+constexpr int kHalf = kBlock / 2;
 constexpr int kDepth = 1;
 constexpr int kPair = 1;
+constexpr std::size_t kSlack = 0;
+constexpr std::size_t kProductBytes = sizeof(Product);
 constexpr int kPixels = 14;
 constexpr int kVectors = 2;
 constexpr int kColumns = 4;
@@ -34,24 +37,11 @@ constexpr int kDenseVectors = 8;
 
 inline Product to_product(float value) { return value; }
 
-struct Vector : Floats16 {
-  // One input channel of P pixels, kPixel values apart, times N vectors of weights.
-  template <int P, int N, int kPixel>
-  static void multiply(Type (&sum)[P][N], const Element* in, const Product* weights) {
-    Type weight[N];
-    LUCID_UNROLL
-    for (int n = 0; n < N; ++n) weight[n] = load(weights + n * kLanes);
-    LUCID_UNROLL
-    for (int p = 0; p < P; ++p) {
-      const Type value = broadcast(in[p * kPixel]);
-      LUCID_UNROLL
-      for (int n = 0; n < N; ++n) sum[p][n] = multiply_add(value, weight[n], sum[p][n]);
-    }
-  }
-};
+using Vector = Floats16;
 using Narrow = Floats8;
 
 #include "blocked_layout.inc"
+#include "blocked_matrix.inc"
 #include "blocked_pointwise.inc"
 #include "blocked_window.inc"
 #include "blocked_stem.inc"
