@@ -28,6 +28,12 @@ constexpr int kWindowBytes = 32;
 constexpr int kTapBytes = 32;
 constexpr int kDenseDepth = 32;
 
+#if defined(LUCID_TEST_EVEX)
+constexpr std::uint64_t kFeatures = kAvx2 | kAvx512 | kAvx512Vnni;
+#else
+constexpr std::uint64_t kFeatures = kAvx2 | kAvxVnni;
+#endif
+
 // gcc 12 spills sums that go through the intrinsic; an instruction it can't look into it leaves in
 // place.
 inline __m256i dot(__m256i sum, __m256i bytes, __m256i weights) {
@@ -94,7 +100,7 @@ namespace lucid {
 extern const KernelSet kInt8AvxVnni;
 const KernelSet kInt8AvxVnni{"avxvnni",
                              Precision::kInt8,
-                             kAvx2 | kAvxVnni,
+                             int8_avxvnni::kFeatures,
                              int8_avxvnni::tensor_bytes,
                              int8_avxvnni::packed_bytes,
                              int8_avxvnni::pack,
