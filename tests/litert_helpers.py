@@ -197,11 +197,18 @@ def mobilenet(
     padding: str = "same",
     depthwise_stem: bool = False,
     classifier: bool = True,
+    order: tuple[int, ...] | None = None,
     seed: int = 0,
 ) -> bytes:
-    """A float network of random weights whose outputs depend on the image."""
+    """A float network of random weights whose outputs depend on the image.
+
+    With ``order`` its input is (N, C, H, W), which a first operator puts into this order.
+    """
     generator = np.random.default_rng(seed)
-    writer = Writer((1, side, side, arguments.in_channels))
+    channels_last = (1, side, side, arguments.in_channels)
+    writer = Writer((1, arguments.in_channels, side, side) if order else channels_last)
+    if order:
+        writer.add(39, [np.array(order, np.int32)], schema.TransposeOptionsT(), channels_last)
     for layer in convolutions(arguments):
         is_depthwise = layer.kind == "depthwise" or (layer.kind == "stem" and depthwise_stem)
         inputs = 1 if is_depthwise else layer.in_channels

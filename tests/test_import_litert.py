@@ -87,6 +87,18 @@ def test_equals_litert(
     assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
 
 
+def test_channels_first(tmp_path: Path) -> None:
+    """As litert-torch exports by default: the image is turned by the network itself."""
+    content = mobilenet(SMALL, 32, order=(0, 2, 3, 1))
+    pixels = images(32)
+    expected = run(content, pixels.transpose(0, 3, 1, 2))
+    assert np.ptp(expected, axis=0).max() > 0.01
+    found = import_weights(save(content, tmp_path))
+    assert np.abs(logits(found, pixels) - expected).max() < 1e-4
+    with pytest.raises(CheckpointError, match=r"TRANSPOSE.*expected the order \(0, 2, 3, 1\)"):
+        import_weights(save(mobilenet(SMALL, 32, order=(0, 3, 2, 1)), tmp_path))
+
+
 def test_weights_behind_the_flatbuffer(tmp_path: Path) -> None:
     content = mobilenet(SMALL, 32)
     moved = move_buffers_out(content)

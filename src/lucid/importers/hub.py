@@ -182,8 +182,9 @@ class _Repository:
         if hub.HF_HUB_OFFLINE:
             why = "HF_HUB_OFFLINE is set; unset it"
         raise DownloadError(
-            f"{self._name.repository}: {file} is not in the cache, {hub.HF_HUB_CACHE}, and {why}, "
-            f"or give a folder that holds {CONFIG} and {WEIGHTS[0]}"
+            f"{self._name.repository}: there is no such file or folder; if it is a model on the "
+            f"hub, {file} is not in the cache, {hub.HF_HUB_CACHE}, and {why}, or give a folder "
+            f"that holds {CONFIG} and {WEIGHTS[0]}"
         )
 
     def _verify(self, path: Path, expected: str) -> None:

@@ -19,6 +19,7 @@ from lucid.importers.parts import Array, ConvolutionPart, DensePart, Found, Part
 
 _ACTIVATIONS = {0: "none", 1: "relu", 2: "relu_n1_to_1", 3: "relu6", 4: "tanh", 5: "sign_bit"}
 _SAME = 0
+_CHANNELS_LAST = (0, 2, 3, 1)
 _PADDINGS: dict[tuple[int, ...], PartPadding] = {
     (0, 0, 1, 1, 1, 1, 0, 0): "symmetric",
     (0, 0, 0, 1, 0, 1, 0, 0): "end",
@@ -32,11 +33,11 @@ def read_litert(content: bytes) -> Found:
         CheckpointError: it is damaged, or has a layer that no MobileNet-V1 has, which is named.
     """
     file = LiteRTFile(content)
-    chain = _Chain(file)
+    chain = _Chain(file, file.input)
     for operator in _operators(file):
         chain.add(operator)
     chain.finish()
-    image = file.tensor(file.input)
+    image = file.tensor(chain.image)
     if len(image.shape) != 4 or image.shape[1] != image.shape[2] or image.shape[3] not in (1, 3):
         raise CheckpointError(
             f"input {image.name!r}: expected square images (N, H, W, 1 or 3), found {image.shape}"
@@ -73,9 +74,13 @@ def _operators(file: LiteRTFile) -> Iterator[Operator]:
 
 @dataclass
 class _Chain:
-    """Takes the operators one after another and keeps what they are."""
+    """Takes the operators one after another and keeps what they are.
+
+    ``image`` is the tensor with the pixels, channels last.
+    """
 
     file: LiteRTFile
+    image: int
     convolutions: list[ConvolutionPart] = field(default_factory=list)
     classifier: DensePart | None = None
     padding: PartPadding | None = None
@@ -88,6 +93,9 @@ class _Chain:
             return
         if self.is_over:
             raise refuse(operator.label, "the end of the network", operator.kind)
+        if operator.kind == "TRANSPOSE" and operator.inputs[:1] == (self.file.input,):
+            self._to_channels_last(operator)
+            return
         if not self.is_pooled:
             steps = {
                 "PAD": self._pad,
@@ -119,6 +127,13 @@ class _Chain:
         """Check that what was taken is a whole network."""
         if self.padding is not None:
             raise CheckpointError("the network ends with padding")
+
+    def _to_channels_last(self, operator: Operator) -> None:
+        """Exports of PyTorch models take images with channels first, and turn them themselves."""
+        order = tuple(self.file.stored(self._input(operator, 1)).ravel().tolist())
+        if order != _CHANNELS_LAST:
+            raise refuse(operator.label, f"the order {_CHANNELS_LAST}", f"{order[:8]}")
+        self.image = operator.output
 
     def _pad(self, operator: Operator) -> None:
         amounts = tuple(self.file.stored(self._input(operator, 1)).ravel().tolist())
