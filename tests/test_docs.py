@@ -17,7 +17,7 @@ from textwrap import dedent
 import click
 import pytest
 from checkpoint_helpers import small_checkpoint
-from photo_helpers import photo
+from photo_helpers import photo, write_classes
 
 import lucid
 from lucid.checkpoint import write_checkpoint
@@ -183,7 +183,7 @@ def test_examples_in_pages_run(page: Path, tmp_path: Path, monkeypatch: pytest.M
 def test_programs_in_pages_run(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With a checkpoint and a photo at the places that the pages name."""
+    """With a checkpoint and photos at the places that the pages name."""
     programs = _programs(page.read_text())
     if page.stem in ("README", "index", "tutorial"):
         assert any("lucid.load" in program for program in programs)
@@ -192,6 +192,7 @@ def test_programs_in_pages_run(
     for place in ("runs/photos/model.safetensors", "model.safetensors"):
         write_checkpoint(place, small_checkpoint())
     photo(0).save("new.jpg")
+    write_classes(Path("photos"), {"daisy": 2, "rose": 2})
     for program in programs:
         exec(compile(program, page.name, "exec"), {})
         assert any(name in capsys.readouterr().out for name in small_checkpoint().class_names)
