@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from lucid.network import FloatNetwork, Int8Network, Kind
 
 __all__ = ["Comparison", "LayerNoise", "compare"]
 
-Execute = Callable[[FloatNetwork | Int8Network, Pixels], NDArray[np.float32]]
+Run = Callable[[Pixels], NDArray[np.float32]]
 
 _BATCH = 16
 # Layers need few images: each is compared at thousands of places.
@@ -85,7 +86,7 @@ def compare(
     pixels: Pixels,
     labels: Sequence[int] | NDArray[np.integer[Any]] | None = None,
     *,
-    execute: Execute = reference.run,
+    executor: Callable[[FloatNetwork | Int8Network], Run] = lambda one: partial(reference.run, one),
     track: Callable[[Iterable[Pixels]], Iterable[Pixels]] = iter,
 ) -> Comparison:
     """Run both networks on images.
@@ -93,7 +94,8 @@ def compare(
     Args:
         pixels: uint8 (N, H, W, C).
         labels: (N,), the classes; None where they are not known.
-        execute: runs a network on a batch; any executor that is tested against the reference.
+        executor: gives what runs a network on a batch, such as ``lucid.opening.NetworkClassifier``;
+            by default the reference, which the noise of layers always comes from.
         track: wraps the batches while they are worked through, for a progress bar.
     Raises:
         DataError: there is no image.
@@ -103,7 +105,8 @@ def compare(
         raise DataError("a comparison needs at least one image, got none")
     layers = _layer_noise(network, quantised, pixels[:_LAYER_IMAGES])
     batches = np.split(pixels, range(_BATCH, len(pixels), _BATCH))
-    pairs = [(execute(network, batch), execute(quantised, batch)) for batch in track(batches)]
+    run_float, run_int8 = executor(network), executor(quantised)
+    pairs = [(run_float(batch), run_int8(batch)) for batch in track(batches)]
     wanted, found = (np.concatenate(side) for side in zip(*pairs, strict=True))  # (N, K) each
     signal = wanted - wanted.mean(axis=1, keepdims=True)
     noise = found - found.mean(axis=1, keepdims=True) - signal
