@@ -63,8 +63,8 @@ lucid_kernels(bfloat16_scalar kBfloat16Scalar ANY)
 
 lucid_kernels(float32_split_amx kFloat32SplitAmx X86 ${avx512} -mavx512bf16 -mamx-tile -mamx-bf16)
 
-option(LUCID_EMULATE_AMX "Run the int8 AMX kernels on tiles in plain C++, to test them anywhere" OFF)
+option(LUCID_EMULATE_AMX "Run AMX kernels on tiles in plain C++, to test them anywhere" OFF)
 if(LUCID_EMULATE_AMX)
-  set_source_files_properties("${CMAKE_CURRENT_SOURCE_DIR}/src/kernels/int8_amx.cpp"
-    PROPERTIES COMPILE_DEFINITIONS LUCID_EMULATE_AMX)
+  set_source_files_properties(src/kernels/int8_amx.cpp src/kernels/bfloat16_amx.cpp
+    src/kernels/float32_split_amx.cpp PROPERTIES COMPILE_DEFINITIONS LUCID_EMULATE_AMX)
 endif()

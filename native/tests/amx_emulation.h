@@ -80,6 +80,34 @@ inline void dot_bytes(int to, int left, int right) {
   }
 }
 
+inline float widened(std::uint16_t half) {
+  const std::uint32_t bits = std::uint32_t{half} << 16;
+  float value;
+  std::memcpy(&value, &bits, 4);
+  return value;
+}
+
+// sums += bfloat16 * bfloat16 in float32, two products to each sum.
+inline void dot_bfloat16(int to, int left, int right) {
+  Tile& sums = configured(to);
+  const Tile& a = configured(left);
+  const Tile& b = configured(right);
+  require(a.rows == sums.rows && b.row_bytes == sums.row_bytes && a.row_bytes == b.rows * 4);
+  for (int m = 0; m < sums.rows; ++m) {
+    for (int n = 0; n < sums.row_bytes / 4; ++n) {
+      float sum;
+      std::memcpy(&sum, sums.data[m] + 4 * n, 4);
+      for (int k = 0; k < a.row_bytes / 2; ++k) {
+        std::uint16_t x, y;
+        std::memcpy(&x, a.data[m] + 2 * k, 2);
+        std::memcpy(&y, b.data[k / 2] + 4 * n + 2 * (k % 2), 2);
+        sum += widened(x) * widened(y);
+      }
+      std::memcpy(sums.data[m] + 4 * n, &sum, 4);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace amx_emulation
 
@@ -89,9 +117,11 @@ inline void dot_bytes(int to, int left, int right) {
 #undef _tile_loadd
 #undef _tile_stored
 #undef _tile_dpbusd
+#undef _tile_dpbf16ps
 #define _tile_loadconfig(memory) amx_emulation::load_config(memory)
 #define _tile_release() amx_emulation::release()
 #define _tile_zero(to) amx_emulation::zero(to)
 #define _tile_loadd(to, base, stride) amx_emulation::load(to, base, stride)
 #define _tile_stored(from, base, stride) amx_emulation::store(from, base, stride)
 #define _tile_dpbusd(to, left, right) amx_emulation::dot_bytes(to, left, right)
+#define _tile_dpbf16ps(to, left, right) amx_emulation::dot_bfloat16(to, left, right)

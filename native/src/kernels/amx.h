@@ -8,7 +8,7 @@
 #include "intrinsics.h"
 
 #ifdef LUCID_EMULATE_AMX
-#include "../../tests/emulate_amx.h"
+#include "../../tests/amx_emulation.h"
 #endif
 
 namespace lucid {

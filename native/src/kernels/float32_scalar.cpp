@@ -13,7 +13,7 @@ struct Float32 {
 
   static Weight weight(const Weights& weights, std::size_t k) { return weights.weight_f32[k]; }
   static Channel channel(const Weights& weights, std::size_t k) { return weights.bias_f32[k]; }
-  static Value outside(const Weights& weights, std::size_t k) { return weights.outside[k]; }
+  static Sum outside(const Weights& weights, std::size_t k) { return weights.outside[k]; }
   static Sum wide(float value) { return value; }
   static Sum start(Channel bias) { return bias; }
   static Value value(Sum sum, Channel, const Step& step) {

@@ -35,8 +35,8 @@ struct Int8 {
   static Channel channel(const Weights& weights, std::size_t k) {
     return {weights.bias_i32[k], weights.multiplier[k]};
   }
-  static Value outside(const Weights& weights, std::size_t k) {
-    return static_cast<Value>(weights.outside[k]);
+  static Sum outside(const Weights& weights, std::size_t k) {
+    return static_cast<Sum>(weights.outside[k]);
   }
   static Sum wide(Value value) { return value; }
   static Sum wide(Weight value) { return value; }

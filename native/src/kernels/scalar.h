@@ -46,7 +46,7 @@ class ScalarKernels {
 
     Parts(Kind kind, int in_channels, int out_channels) {
       outside = line(size(out_channels) * sizeof(Channel));
-      weights = outside + (kind == Kind::kStem ? line(size(in_channels) * sizeof(Value)) : 0);
+      weights = outside + (kind == Kind::kStem ? line(size(in_channels) * sizeof(Sum)) : 0);
       end = weights + size(taps(kind)) * size(inputs(kind, in_channels)) * size(out_channels) *
                           sizeof(Weight);
     }
@@ -79,7 +79,7 @@ class ScalarKernels {
       }
     }
     if (weights.kind == Kind::kStem) {
-      auto* const outside = reinterpret_cast<Value*>(base + parts.outside);
+      auto* const outside = reinterpret_cast<Sum*>(base + parts.outside);
       for (int i = 0; i < in; ++i) outside[i] = Type::outside(weights, size(i));
     }
   }
@@ -162,14 +162,14 @@ class ScalarKernels {
                        Sum* sums, int y) {
     const int in = step.in.channels, count = step.out.channels;
     const Parts parts(step.kind, in, count);
-    const auto* outside = reinterpret_cast<const Value*>(part(packed, parts.outside));
+    const auto* outside = reinterpret_cast<const Sum*>(part(packed, parts.outside));
     const auto* weights = reinterpret_cast<const Weight*>(part(packed, parts.weights));
     for (int x = 0; x < step.out.width; ++x) {
       start(channels_of(packed), sums, count);
       visit_window(step, image, y, x, [&](int tap, const std::uint8_t* pixels) {
         const Weight* const row = weights + size(tap) * size(in) * size(count);
         for (int i = 0; i < in; ++i) {
-          const Sum value = pixels ? static_cast<Sum>(pixels[i]) : Type::wide(outside[i]);
+          const Sum value = pixels ? static_cast<Sum>(pixels[i]) : outside[i];
           add(value, row + size(i) * size(count), sums, count);
         }
       });
