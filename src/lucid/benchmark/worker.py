@@ -97,6 +97,10 @@ class Worker:
 def _serve(pipe: Connection, environment: Mapping[str, str]) -> None:
     """What the process does: answer questions until the pipe is closed."""
     os.environ.update(environment)  # before the runtime's libraries are loaded
+    if not os.environ.get("LUCID_DEBUG"):
+        quiet = os.open(os.devnull, os.O_WRONLY)  # runtimes are talkative, each in its own way
+        os.dup2(quiet, 1)
+        os.dup2(quiet, 2)
     state: dict[str, Any] = {}
     while True:
         try:

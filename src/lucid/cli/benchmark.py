@@ -55,7 +55,7 @@ _BUSY = 0.5  # of a program for each core, beyond which figures are doubtful
 @click.option(
     "--isa",
     metavar="NAME",
-    help="Limit all to an instruction set: avx2, avx512 or avx512vnni. Runtimes that can't be"
+    help="Limit all to an instruction set: avx2 or avx512vnni. Runtimes that can't be"
     " limited are left out.",
 )
 @click.option(

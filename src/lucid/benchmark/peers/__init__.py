@@ -19,6 +19,7 @@ __all__ = [
     "PEERS",
     "PRECISIONS",
     "Candidate",
+    "Limit",
     "Peer",
     "Precision",
     "Runner",
@@ -30,12 +31,28 @@ Precision = Literal["float32", "bfloat16", "int8", "float32-split"]
 
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "int8", "float32-split")
 
-# What keeps a runtime to an instruction set: oneDNN's variable, which OpenVINO obeys too, and that
-# of PyTorch's own kernels.
-ISAS: Mapping[str, Mapping[str, str]] = {
-    "avx2": {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"},
-    "avx512": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE", "ATEN_CPU_CAPABILITY": "avx512"},
-    "avx512vnni": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_VNNI", "ATEN_CPU_CAPABILITY": "avx512"},
+
+@dataclass(frozen=True)
+class Limit:
+    """How runtimes are kept to an instruction set.
+
+    Args:
+        environment: oneDNN's variable, which OpenVINO obeys too, and that of PyTorch's own kernels.
+        kernels: those of lucid's engine that need no more.
+    """
+
+    environment: Mapping[str, str]
+    kernels: tuple[str, ...]
+
+
+ISAS: Mapping[str, Limit] = {
+    "avx2": Limit(
+        {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}, ("avx2", "scalar")
+    ),
+    "avx512vnni": Limit(
+        {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_VNNI", "ATEN_CPU_CAPABILITY": "avx512"},
+        ("avx512vnni", "avx512", "avx2", "scalar"),
+    ),
 }
 
 
@@ -60,7 +77,7 @@ class Candidate:
 
     def environment(self) -> dict[str, str]:
         """Variables that its process needs before any library is loaded."""
-        limit = {} if self.isa is None else {"LUCID_ISA": self.isa} | dict(ISAS[self.isa])
+        limit = {} if self.isa is None else dict(ISAS[self.isa].environment)
         threads = str(self.threads)
         return limit | {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": "1", "CI": "true"}
 
@@ -143,7 +160,7 @@ class Peer:
         return cast(_Module, module).prepare(task)
 
 
-_ONEDNN = ("avx2", "avx512", "avx512vnni")
+_ONEDNN = tuple(ISAS)
 
 PEERS: Mapping[str, Peer] = {
     "lucid": Peer("lucid", (), PRECISIONS, _ONEDNN),
