@@ -12,9 +12,9 @@ import click
 from lucid.cli.terminal import console, printable, say, track
 
 if TYPE_CHECKING:
-
     from lucid.checkpoint import Checkpoint
     from lucid.data.samples import Dataset
+    from lucid.network import Int8Network
     from lucid.quantization.comparison import Comparison
     from lucid.quantization.images import LoadedImages
 
@@ -41,7 +41,14 @@ _LAYERS_SHOWN = 3
 @click.option(
     "--images", default=_IMAGES, show_default=True, metavar="N", help="Pictures to calibrate on."
 )
-@click.option("--seed", default=0, show_default=True, help="Other seeds choose other pictures.")
+@click.option(
+    "--finetune",
+    type=click.Path(path_type=Path),
+    metavar="DATA",
+    help="Then train in int8 on these photos, to answer as the float model does.",
+)
+@click.option("--epochs", type=int, help="Passes over the photos of --finetune; 4.")
+@click.option("--seed", default=0, show_default=True, help="Of what is random, such as the choice.")
 @click.option(
     "--evaluate",
     type=click.Path(path_type=Path),
@@ -60,6 +67,8 @@ def command(
     calibrate: Path,
     out: Path | None,
     images: int,
+    finetune: Path | None,
+    epochs: int | None,
     seed: int,
     evaluate: Path | None,
     as_json: bool,
@@ -69,16 +78,22 @@ def command(
 
     Weights and scales are fitted to a few hundred pictures of DATA: a folder of pictures or of
     class folders, a manifest or an archive. Pictures that validated the checkpoint are never among
-    them; float and int8 are compared on those, or else on others that were not used.
+    them; float and int8 are compared on those, or else on others that were not used. With
+    --finetune the rounded network is trained for a few minutes, which regains most of what it lost.
     """
     from lucid.checkpoint import read_checkpoint
     from lucid.files import check_writable_folder, write_text
     from lucid.lowering import lower
     from lucid.network import write_network
+    from lucid.opening import NetworkClassifier
     from lucid.quantization import compare, quantise_calibrated
     from lucid.quantization.images import affordable, load_images, open_pictures, ranked
     from lucid.quantization.report import report as page
 
+    if finetune is not None:
+        import lucid.training  # noqa: F401  what it lacks shall be said before minutes of work
+    elif epochs is not None:
+        raise click.UsageError("--epochs goes with --finetune")
     out = out or checkpoint.with_suffix(".int8.safetensors")
     for path in (out, report):
         if path is not None:
@@ -96,17 +111,20 @@ def command(
     quantised = quantise_calibrated(
         network, chosen.pixels, track=lambda layers: track(layers, "Rounding layers")
     )
+    if finetune is not None:
+        quantised = _finetuned(quantised, source, finetune, epochs, seed)
     comparison = compare(
         network,
         quantised,
         compared.pixels,
         [one.label for one in compared.samples] if labelled else None,
+        executor=NetworkClassifier,
         track=lambda batches: track(batches, "Comparing"),
     )
     quantised = replace(
         quantised,
         metrics=comparison.metrics(),
-        provenance={**source.provenance, "calibration": {**chosen.to_json(), "seed": seed}},
+        provenance={**quantised.provenance, "calibration": {**chosen.to_json(), "seed": seed}},
     )
     write_network(out, quantised)
     sizes = checkpoint.stat().st_size, out.stat().st_size
@@ -126,6 +144,16 @@ def command(
         click.echo(json.dumps(origin | comparison.to_json() | {"bytes": sizes}, indent=2))
     else:
         _print(comparison, sizes, out)
+
+
+def _finetuned(
+    quantised: Int8Network, source: Checkpoint, data: Path, epochs: int | None, seed: int
+) -> Int8Network:
+    from lucid.cli.display import training_display
+    from lucid.training.quantisation import finetune
+
+    with training_display() as progress:
+        return finetune(quantised, source, data, epochs=epochs, seed=seed, progress=progress)
 
 
 def _with_split(dataset: Dataset, source: Checkpoint) -> Dataset:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,14 @@ from torch import Tensor
 
 from lucid.checkpoint import Checkpoint
 from lucid.data.samples import quote_names
+from lucid.description import JSON
 from lucid.errors import DataError, suggest
 from lucid.network import Int8Network
 from lucid.training.distillation import Teacher
 from lucid.training.loop import Trainer
 from lucid.training.plan import Plan
 from lucid.training.preparation import TrainingData, prepare
-from lucid.training.progress import EpochRow, Interrupted, Progress
+from lucid.training.progress import Interrupted, Progress
 from lucid.training.quantised import QuantisedNetwork
 from lucid.training.recipe import Recipe
 
@@ -34,19 +35,12 @@ RECIPE: dict[str, Any] = {
     "precision": "float32",
     "train_resolution": 1.0,
     "distillation_weight": 1.0,
-    "distillation_temperature": 2.0,
+    # Nearly the squared difference of the logits: also of those that change no probability.
+    "distillation_temperature": 4.0,
     "label_smoothing": 0.0,
     "color_jitter": 0.3,
     "crop_area": 0.25,
 }
-
-
-@dataclass(frozen=True)
-class Finetuned:
-    """What quantisation-aware training gave; ``rows`` are one for each epoch, in int8."""
-
-    network: Int8Network
-    rows: tuple[EpochRow, ...]
 
 
 def finetune(
@@ -57,10 +51,11 @@ def finetune(
     epochs: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
-) -> Finetuned:
+) -> Int8Network:
     """Train an int8 network in its own arithmetic to give the answers of its float model.
 
-    The last epoch's moving average is the result: the validation images choose nothing.
+    The moving average of the weights at the end is the result: the validation images choose
+    nothing. Its provenance says how it was trained.
 
     Args:
         network: where training starts, of ``checkpoint``.
@@ -89,12 +84,8 @@ def finetune(
     except Interrupted as stopped:
         raise Interrupted("finetuning stopped, nothing was written") from stopped
     trained = trainer.averaged.to_network()
-    provenance = dict(trained.provenance) | {
-        "finetuned": {"recipe": recipe.to_dict(), "data": prepared.fingerprint}
-    }
-    fields = trained.description_fields() | {"provenance": provenance}
-    rows = tuple(trainer.position.rows)
-    return Finetuned(Int8Network(layers=trained.layers, **fields), rows)
+    how: dict[str, JSON] = {"recipe": recipe.to_dict(), "data": prepared.fingerprint}
+    return replace(trained, provenance={**trained.provenance, "finetuning": how})
 
 
 def _trainer(

@@ -7,7 +7,7 @@ were not there, and stop where a value is clamped (the straight-through estimato
 (LSQ), which follow by themselves: a scale stands in the multipliers on both sides of a rounding.
 
 Parameters are in units that make one learning rate fit all: weights in steps of their scale, biases
-in steps of the output, scales as the logarithm of how much they changed.
+in steps of the output, scales in changes that move the largest value by about a step.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ from lucid.network.integer import MAX_ACTIVATION, MAX_WEIGHT
 
 # Whole numbers below this are exact in float32, and so are their sums in any order.
 _EXACT = 2**24
+
+# Where the parameter of a scale moves by 1, the scale moves by this share.
+_SHARE = 1 / 128
 
 # The classifier's biases are in logits, whose natural step is much smaller than 1.
 _LOGIT_STEP = 1 / 16
@@ -101,9 +104,8 @@ class _Layer(nn.Module):
         # float64, for a bias may be too large for float32 beside its step.
         self.bias = nn.Parameter(torch.from_numpy(bias * unit))
         self.weight_change = nn.Parameter(torch.zeros(layer.out_channels, dtype=torch.float64))
-        self.output_change = nn.Parameter(
-            torch.zeros((), dtype=torch.float64), requires_grad=not self._is_dense
-        )
+        if not self._is_dense:
+            self.output_change = nn.Parameter(torch.zeros((), dtype=torch.float64))
         self.register_buffer("_weight_scale", torch.from_numpy(layer.weight_scale.copy()).double())
         self.register_buffer("_output_scale", torch.tensor(layer.output_scale, dtype=torch.float64))
         self.register_buffer("_bias_step", torch.tensor(step, dtype=torch.float64))
@@ -133,10 +135,10 @@ class _Layer(nn.Module):
 
     def _rounded(self, input_scale: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Weights float32 and biases float64 in whole steps; scales, float32 values in float64."""
-        weight_scale = _to_float32(self._weight_scale * self.weight_change.exp())  # (O,)
+        weight_scale = _changed(self._weight_scale, self.weight_change)  # (O,)
         output_scale = self._output_scale
         if not self._is_dense:
-            output_scale = _to_float32(output_scale * self.output_change.exp())
+            output_scale = _changed(output_scale, self.output_change)
         change = (self._weight_scale / weight_scale).float()
         change = change.view(-1, *[1] * (self.weight.ndim - 1))
         steps = _round(torch.clamp(self.weight * change, -MAX_WEIGHT, MAX_WEIGHT))
@@ -211,7 +213,7 @@ class _Pool(nn.Module):
         )
 
     def _scale(self) -> Tensor:
-        return _to_float32(self._output_scale * self.output_change.exp())
+        return _changed(self._output_scale, self.output_change)
 
 
 class _Round(torch.autograd.Function):
@@ -258,9 +260,9 @@ def _requantise(sums: Tensor, multiplier: Tensor, maximum: int) -> Tensor:
     return output
 
 
-def _to_float32(scale: Tensor) -> Tensor:
-    """Scales are float32 values; kept in float64, where multipliers are computed."""
-    return scale.float().double()
+def _changed(scale: Tensor, change: Tensor) -> Tensor:
+    """A scale after training: a float32 value, in float64, where multipliers are computed."""
+    return (scale * (change * _SHARE).exp()).float().double()
 
 
 def _per_channel(values: Tensor, batch: Tensor) -> Tensor:
