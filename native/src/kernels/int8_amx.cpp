@@ -1,6 +1,6 @@
 // int8 on AMX, whose tile of 16 pixels x 64 channels times a tile of 64 channels x 16 outputs adds
-// 16384 products to 16 x 16 sums. Stem, depthwise, pool and classifier are those of AVX-512 VNNI, as
-// are their layouts; a pointwise layer of more than 16 channels reads
+// 16384 products to 16 x 16 sums. Stem, depthwise, pool and classifier are those of AVX-512 VNNI,
+// as are their layouts; a pointwise layer of more than 16 channels reads
 //
 //   by channels   [channel/64][y][x][64 channels], rows padded to fours of pixels
 //
