@@ -17,11 +17,10 @@
 
 #include "../cpu.h"
 #include "int8_avx512vnni.h"
+#include "intrinsics.h"
 
 #if defined(LUCID_EMULATE_AMX)
 #include "../../tests/amx_emulation.h"
-#else
-#include <immintrin.h>
 #endif
 
 namespace lucid::int8_amx {

@@ -11,18 +11,17 @@
 //
 // Register tiles: pointwise, up to 14 pixels x 32 outputs in 28 sums, each step 2 loads of weights
 // and 14 broadcasts for 28 vpdpbusd; stem, 4 pixels x 32 outputs (8 x 8 where there are no more),
-// broadcast from rows of the image; depthwise, 4 pixels x 16 channels, 12 vpdpbusd that use 9 of 12
-// products. Bound: vpdpbusd, one (Zen 4) or two (Intel's servers) vectors a cycle. Finishing 16 sums
-// costs two conversions, a product and a share of packing; stem and depthwise do so while they sum
-// others.
+// broadcast from rows of the image; depthwise, 4 pixels x 16 channels, 12 vpdpbusd that use 9 of
+// 12 products. Bound: vpdpbusd, one (Zen 4) or two (Intel's servers) vectors a cycle. Finishing 16
+// sums costs two conversions, a product and a share of packing; stem and depthwise do so while they
+// sum others.
 
 #include "int8_avx512vnni.h"
-
-#include <immintrin.h>
 
 #include <cstring>
 
 #include "../cpu.h"
+#include "intrinsics.h"
 
 namespace lucid::int8_avx512vnni {
 namespace {
@@ -117,8 +116,8 @@ void depthwise(const Step& s, const void* packed, const void* in, void* out, voi
   d.in_row = row_bytes(s.in);
   d.out_row = row_bytes(s.out);
   d.zeros = static_cast<const std::uint8_t*>(scratch) + kVector;
-  // Units go along the rows of a block of channels, whose weights stay in registers; a few rows in a
-  // wide image, so that the next blocks find theirs in the cache.
+  // Units go along the rows of a block of channels, whose weights stay in registers; a few rows in
+  // a wide image, so that the next blocks find theirs in the cache.
   const int band = s.out.width >= 56 ? kWideBand : s.out.height;
   const int panels = divide_up(s.out.channels, kLanes);
   for (int unit = begin; unit < end;) {
