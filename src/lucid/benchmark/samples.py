@@ -43,9 +43,10 @@ def settled_network(
 ) -> FloatNetwork:
     """Random weights, scaled so that every channel of every layer varies with the image.
 
-    Each output of a convolution has the mean 0.2 and the standard deviation 1 over pictures like
-    photos, about as behind a trained batch norm; without that, a random MobileNet's logits hardly
-    depend on its input.
+    Each output of a convolution has the mean 1 and the standard deviation 1 over pictures like
+    photos, before its activation. With default scales a random MobileNet's logits hardly depend on
+    the image; with means near 0 they are chaotic: each layer would multiply rounding errors, and
+    int8 or bfloat16 could not agree with float32 as they do on trained networks.
     """
     random = np.random.default_rng(seed)
     channels = arguments.in_channels
@@ -71,7 +72,7 @@ def settled_network(
             axes = (0, *range(2, sums.ndim))
             factor = (1 / np.maximum(sums.std(axis=axes), 1e-3)).astype(np.float32)
             weight *= factor.reshape(-1, *[1] * (weight.ndim - 1))
-            bias = (0.2 - sums.mean(axis=axes) * factor).astype(np.float32)
+            bias = (1 - sums.mean(axis=axes) * factor).astype(np.float32)
             found = FloatLayer(**layer.to_dict(), weight=weight, bias=bias)
         built.append(found)
         x = reference.execute(found, x, outside)

@@ -31,8 +31,8 @@ _BUSY = 0.5  # of a program for each core, beyond which figures are doubtful
     "--against",
     metavar="NAMES",
     help="Runtimes to measure beside lucid, with commas between: torch, torch-compile, onnxruntime,"
-    " openvino, litert, ncnn, all or none. By default those installed, without torch-compile, which"
-    " takes minutes to prepare.",
+    " openvino, openvino-qdq, litert, ncnn, all or none. By default those installed, without"
+    " torch-compile, which takes minutes to prepare.",
 )
 @click.option(
     "--precision",

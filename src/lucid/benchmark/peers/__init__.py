@@ -170,6 +170,7 @@ PEERS: Mapping[str, Peer] = {
     "openvino": Peer(
         "openvino", ("onnx", "openvino", "nncf"), ("float32", "bfloat16", "int8"), _ONEDNN
     ),
+    "openvino-qdq": Peer("openvino", ("onnx", "openvino"), ("int8",), _ONEDNN),
     "litert": Peer("litert", ("ai_edge_litert", "flatbuffers"), ("float32", "int8")),
     "ncnn": Peer("ncnn", ("ncnn",), ("float32", "bfloat16", "int8")),
 }
