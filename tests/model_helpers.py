@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from torch import nn
 
 from lucid.architecture import (
@@ -16,6 +18,10 @@ from lucid.architecture import (
     PADDINGS,
     MobileNetArguments,
 )
+from lucid.images import Preprocessing, normalise
+from lucid.lowering import lower_model
+from lucid.models import MobileNet
+from lucid.network import FloatNetwork
 
 # Small enough to build and run in milliseconds.
 valid_arguments = st.builds(
@@ -98,3 +104,35 @@ def import_reference(name: str) -> ModuleType:
     """
     sys.modules.setdefault("torchvision._meta_registrations", ModuleType("empty"))
     return pytest.importorskip(name)
+
+
+def network_of(model: MobileNet) -> FloatNetwork:
+    """A live model, folded."""
+    arguments = model.arguments
+    names = tuple(str(k) for k in range(arguments.num_classes))
+    return lower_model(model, names, Preprocessing(32, color=color(arguments.in_channels)))
+
+
+def color(channels: int) -> str:
+    """Of pictures with so many channels."""
+    return {1: "L", 3: "RGB"}[channels]
+
+
+def random_pixels(shape: tuple[int, int, int, int], seed: int = 0) -> NDArray[np.uint8]:
+    """Squares of random colours under noise; of noise alone all images would look the same."""
+    random = np.random.default_rng(seed)
+    count, height, width, channels = shape
+    grid = (count, -(-height // 16), -(-width // 16), channels)
+    squares = random.integers(0, 200, grid).repeat(16, axis=1).repeat(16, axis=2)
+    pixels = squares[:, :height, :width] + random.integers(0, 56, shape)
+    return pixels.astype(np.uint8)
+
+
+def steady_model(arguments: MobileNetArguments) -> MobileNet:
+    """A model whose logits depend on every layer, always the same."""
+    torch.manual_seed(3)
+    model = MobileNet.from_arguments(arguments)
+    measured = random_pixels((16, 64, 64, arguments.in_channels), seed=1)
+    preprocessing = Preprocessing(32, color=color(arguments.in_channels))
+    steady(model, torch.from_numpy(normalise(measured, preprocessing)))
+    return model

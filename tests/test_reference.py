@@ -7,7 +7,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_helpers import assert_sensitive, steady, valid_arguments
+from model_helpers import (
+    assert_sensitive,
+    color,
+    network_of,
+    random_pixels,
+    steady_model,
+    valid_arguments,
+)
 from network_helpers import described, float_networks, images, int8_networks, slow_logits
 from numpy.typing import NDArray
 
@@ -15,41 +22,10 @@ from lucid import reference
 from lucid.architecture import MobileNetArguments
 from lucid.errors import ConfigError, ShapeError
 from lucid.images import Preprocessing, normalise
-from lucid.lowering import lower_model
-from lucid.models import MobileNet
-from lucid.network import FloatNetwork, Int8Layer, Int8Network, Int8Pool
+from lucid.network import Int8Layer, Int8Network, Int8Pool
 
 # Of the range of the logits. Folded weights are float32, so float64 has a limit too.
 TOLERANCE = 1e-5
-
-
-def network_of(model: MobileNet) -> FloatNetwork:
-    arguments = model.arguments
-    names = tuple(str(k) for k in range(arguments.num_classes))
-    return lower_model(model, names, Preprocessing(32, color=color(arguments.in_channels)))
-
-
-def color(channels: int) -> str:
-    return {1: "L", 3: "RGB"}[channels]
-
-
-def random_pixels(shape: tuple[int, int, int, int], seed: int = 0) -> NDArray[np.uint8]:
-    """Squares of random colours under noise; of noise alone all images would look the same."""
-    random = np.random.default_rng(seed)
-    count, height, width, channels = shape
-    grid = (count, -(-height // 16), -(-width // 16), channels)
-    squares = random.integers(0, 200, grid).repeat(16, axis=1).repeat(16, axis=2)
-    pixels = squares[:, :height, :width] + random.integers(0, 56, shape)
-    return pixels.astype(np.uint8)
-
-
-def steady_model(arguments: MobileNetArguments) -> MobileNet:
-    torch.manual_seed(3)
-    model = MobileNet.from_arguments(arguments)
-    measured = random_pixels((16, 64, 64, arguments.in_channels), seed=1)
-    preprocessing = Preprocessing(32, color=color(arguments.in_channels))
-    steady(model, torch.from_numpy(normalise(measured, preprocessing)))
-    return model
 
 
 @torch.no_grad()

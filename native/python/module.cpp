@@ -5,9 +5,10 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/unique_ptr.h>
-#include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <string>
 #include <vector>
@@ -57,25 +58,35 @@ std::unique_ptr<Engine> load_bytes(const nb::bytes& content, const std::string& 
   return load(source, precision, isa, threads);
 }
 
+// The native side counts pixels in int and refuses what is far smaller than its end.
+int to_side(std::size_t side) {
+  return static_cast<int>(std::min<std::size_t>(side, std::numeric_limits<int>::max()));
+}
+
+void plan(Engine& engine, std::size_t height, std::size_t width) {
+  engine.plan(to_side(height), to_side(width));
+}
+
 // The caller has checked that channels and classes are the network's.
 void run(Engine& engine, const Images& images, const Logits& logits) {
   const nb::gil_scoped_release released;
   const std::size_t count = images.shape(0);
   const std::size_t height = images.shape(1), width = images.shape(2);
-  engine.run(images.data(), height * width * images.shape(3), count, static_cast<int>(height),
-             static_cast<int>(width), logits.data());
+  engine.run(images.data(), count, to_side(height), to_side(width), logits.data());
 }
 
 nb::list profile(Engine& engine, const Images& images, int repetitions) {
   std::vector<lucid::StepProfile> rows;
   {
     const nb::gil_scoped_release released;
-    rows = engine.profile(images.data(), static_cast<int>(images.shape(1)),
-                          static_cast<int>(images.shape(2)), repetitions);
+    rows = engine.profile(images.data(), to_side(images.shape(1)), to_side(images.shape(2)),
+                          repetitions);
   }
   nb::list found;
   for (const lucid::StepProfile& row : rows) {
-    found.append(nb::make_tuple(row.layers, row.seconds, row.multiply_adds, row.weight_bytes,
+    nb::list layers;
+    for (const lucid::Layer* layer : row.layers) layers.append(layer->name);
+    found.append(nb::make_tuple(layers, row.seconds, row.multiply_adds, row.weight_bytes,
                                 row.activation_bytes));
   }
   return found;
@@ -102,6 +113,7 @@ NB_MODULE(_native, module) {
       .def_prop_ro("threads", &Engine::threads)
       .def_prop_ro("weight_bytes", &Engine::weight_bytes)
       .def_prop_ro("text", &Engine::text)
+      .def("plan", &plan, "height"_a, "width"_a)
       .def("run", &run, "images"_a, "logits"_a)
       .def("profile", &profile, "images"_a, "repetitions"_a)
       .def("fill_workspaces", &Engine::fill_workspaces, "byte"_a);

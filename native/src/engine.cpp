@@ -43,6 +43,11 @@ std::mutex& state_lock() {
   return *lock;
 }
 
+std::size_t image_bytes(const Tensor& image) {
+  return static_cast<std::size_t>(image.channels) * static_cast<std::size_t>(image.height) *
+         static_cast<std::size_t>(image.width);
+}
+
 double now() {
   const auto time = std::chrono::steady_clock::now().time_since_epoch();
   return std::chrono::duration<double>(time).count();
@@ -83,6 +88,14 @@ struct Engine::Workspace {
     }
     for (std::size_t k = 0; k < threads; ++k) grow(scratch, k, plan.scratch_bytes);
   }
+
+  void fill(int byte) {
+    for (auto* buffers : {&activations, &scratch}) {
+      for (Buffer& buffer : *buffers) {
+        if (buffer.size() > 0) std::memset(buffer.data(), byte, buffer.size());
+      }
+    }
+  }
 };
 
 // What a call has to itself until it ends.
@@ -122,7 +135,6 @@ struct Engine::Batch {
   Workspace& workspace;
   ThreadPool* pool;
   const std::uint8_t* images;
-  std::size_t stride;
   std::size_t count;
   float* logits;
   double* seconds = nullptr;  // of each step, when asked for
@@ -134,6 +146,7 @@ struct Engine::Batch {
 
   void run() {
     workspace.prepare(plan, whole_images() > 0 ? threads() : 1, threads());
+    if (engine.fill_ >= 0) workspace.fill(engine.fill_);
     if (pool == nullptr) {
       run_share(this, 0);
     } else {
@@ -163,7 +176,7 @@ struct Engine::Batch {
                               workspace.activations[2 * place + 1].data()};
     char* const scratch = workspace.scratch[thread].data();
     float* const result = logits + image * engine.class_names_.size();
-    const void* in = images + image * stride;
+    const void* in = images + image * image_bytes(plan.steps.front().step.in);
     const std::size_t last = plan.steps.size() - 1;
     double before = seconds == nullptr ? 0 : now();
     for (std::size_t k = 0; k <= last; ++k) {
@@ -275,11 +288,11 @@ ThreadPool* Engine::take_pool() {
   return pool_.get();
 }
 
-void Engine::run(const std::uint8_t* images, std::size_t stride, std::size_t count, int height,
-                 int width, float* logits) {
+void Engine::run(const std::uint8_t* images, std::size_t count, int height, int width,
+                 float* logits) {
   Lease lease(*this, height, width);
   if (count == 0) return;
-  Batch{*this, *lease.plan, *lease.workspace, lease.pool, images, stride, count, logits}.run();
+  Batch{*this, *lease.plan, *lease.workspace, lease.pool, images, count, logits}.run();
 }
 
 std::vector<StepProfile> Engine::profile(const std::uint8_t* image, int height, int width,
@@ -290,7 +303,7 @@ std::vector<StepProfile> Engine::profile(const std::uint8_t* image, int height, 
   std::vector<double> seconds(steps * runs);
   std::vector<float> logits(class_names_.size());
   for (std::size_t run = 0; run < runs; ++run) {
-    Batch{*this, *lease.plan, *lease.workspace, lease.pool, image, 0, 1, logits.data(),
+    Batch{*this, *lease.plan, *lease.workspace, lease.pool, image, 1, logits.data(),
           &seconds[run * steps]}
         .run();
   }
@@ -305,7 +318,7 @@ std::vector<StepProfile> Engine::profile(const std::uint8_t* image, int height, 
     found.push_back({{}, 0, 0, activation_bytes(planned), *middle});
     for (int layers = planned.is_pair ? 2 : 1; layers > 0; --layers, ++packed) {
       const Tensor& out = layers == 1 ? planned.last().out : planned.step.out;
-      found.back().layers.push_back(packed->layer.name);
+      found.back().layers.push_back(&packed->layer);
       found.back().multiply_adds +=
           packed->layer.multiply_adds(std::int64_t{out.height} * out.width);
       found.back().weight_bytes += packed->packed_bytes;
@@ -315,27 +328,13 @@ std::vector<StepProfile> Engine::profile(const std::uint8_t* image, int height, 
 }
 
 std::size_t Engine::activation_bytes(const PlannedStep& planned) const {
-  const Tensor& image = planned.step.in;
-  const std::size_t in = planned.step.kind == Kind::kStem
-                             ? static_cast<std::size_t>(image.channels) *
-                                   static_cast<std::size_t>(image.height) *
-                                   static_cast<std::size_t>(image.width)
-                             : kernels_.tensor_bytes(image);
+  const Tensor& tensor = planned.step.in;
+  const bool is_image = planned.step.kind == Kind::kStem;
+  const std::size_t in = is_image ? image_bytes(tensor) : kernels_.tensor_bytes(tensor);
   const std::size_t out = planned.step.kind == Kind::kDense
                               ? sizeof(float) * class_names_.size()
                               : kernels_.tensor_bytes(planned.last().out);
   return in + out;
-}
-
-void Engine::fill_workspaces(int byte) {
-  const std::lock_guard<std::mutex> lock(state_lock());
-  for (const auto& workspace : idle_) {
-    for (const auto* buffers : {&workspace->activations, &workspace->scratch}) {
-      for (const Buffer& buffer : *buffers) {
-        if (buffer.size() > 0) std::memset(buffer.data(), byte, buffer.size());
-      }
-    }
-  }
 }
 
 }  // namespace lucid

@@ -24,7 +24,7 @@ struct Options {
 
 // What one step took on one image.
 struct StepProfile {
-  std::vector<std::string> layers;  // two where a set runs a pair in one go
+  std::vector<const Layer*> layers;  // two where a set runs a pair in one go
   std::int64_t multiply_adds;
   std::size_t weight_bytes;      // as packed
   std::size_t activation_bytes;  // read and written
@@ -51,18 +51,20 @@ class Engine {
   // Of the weights, as packed.
   std::size_t weight_bytes() const { return weights_.size(); }
 
-  // images: uint8 (count, height, width, channels), each image contiguous and `stride` bytes behind
-  // the one before -> logits: float32 (count, classes). The first call for a size plans it; then
-  // nothing is allocated. Throws Error(kImage), std::bad_alloc.
-  void run(const std::uint8_t* images, std::size_t stride, std::size_t count, int height, int width,
-           float* logits);
+  // Plans for images of a size, as the first run() would. Throws Error(kImage).
+  void plan(int height, int width) { plan_for(height, width); }
+
+  // images: uint8 (count, height, width, channels) -> logits: float32 (count, classes). The first
+  // call for a size plans it; then nothing is allocated. Throws Error(kImage), std::bad_alloc.
+  void run(const std::uint8_t* images, std::size_t count, int height, int width, float* logits);
 
   // Runs one image `repetitions` times and times each step.
   std::vector<StepProfile> profile(const std::uint8_t* image, int height, int width,
                                    int repetitions);
 
-  // Fills the memory that earlier runs have left with a byte, for tests.
-  void fill_workspaces(int byte);
+  // From now on fills the memory in which a run computes with a byte before it, for tests: kernels
+  // must not depend on what they find there.
+  void fill_workspaces(int byte) { fill_ = byte; }
 
  private:
   struct Workspace;
@@ -80,6 +82,7 @@ class Engine {
   int resolution_;
   std::vector<std::string> class_names_;
   std::string text_;
+  int fill_ = -1;
   Buffer weights_;
   std::vector<PackedLayer> layers_;
 

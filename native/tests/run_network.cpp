@@ -34,7 +34,7 @@ void run(const std::string& isa, char** job) {
   const std::size_t count = images.size() / stride;
   std::vector<float> logits(count * engine.class_names().size());
   engine.fill_workspaces(0xa5);
-  engine.run(reinterpret_cast<const std::uint8_t*>(images.data()), stride, count, height, width,
+  engine.run(reinterpret_cast<const std::uint8_t*>(images.data()), count, height, width,
              logits.data());
   std::ofstream(job[4], std::ios::binary)
       .write(reinterpret_cast<const char*>(logits.data()),

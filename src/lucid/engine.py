@@ -149,8 +149,11 @@ class Engine(Predictor):
         batch = pixels if pixels.ndim == 4 else pixels[np.newaxis]
         if batch.dtype != np.uint8 or batch.shape[3] != self.preprocessing.channels:
             raise self._no_images(pixels)
+        if not batch.flags.c_contiguous:
+            self._native.plan(*batch.shape[1:3])  # before a copy is made of too large an image
+            batch = np.ascontiguousarray(batch)
         logits = np.empty((len(batch), len(self.class_names)), np.float32)
-        self._native.run(np.ascontiguousarray(batch), logits)
+        self._native.run(batch, logits)
         return logits if pixels.ndim == 4 else logits[0]
 
     def profile(self, pixels: Pixels, repetitions: int = 20) -> list[StepTime]:
