@@ -30,11 +30,11 @@ multipliers = st.one_of(
 
 
 @st.composite
-def structures(draw: st.DrawFn) -> tuple[Layer, ...]:
-    """Stem, up to two pairs, pool and classifier, of 1 to 4 channels each."""
+def structures(draw: st.DrawFn, most_channels: int = 4) -> tuple[Layer, ...]:
+    """Stem, up to two pairs, pool and classifier, of 1 to ``most_channels`` channels each."""
     padding, activation = draw(st.sampled_from(PADDINGS)), draw(st.sampled_from(ACTIVATIONS))
     variant: dict[str, Any] = {"padding": padding, "activation": activation}
-    sizes = st.integers(1, 4)
+    sizes = st.integers(1, most_channels)
     channels = draw(sizes)
     strides = st.integers(1, 2)
 
@@ -91,11 +91,11 @@ def float_networks(draw: st.DrawFn) -> FloatNetwork:
 
 
 @st.composite
-def int8_networks(draw: st.DrawFn) -> Int8Network:
+def int8_networks(draw: st.DrawFn, most_channels: int = 4) -> Int8Network:
     """Weights over all of -127 to 127 or at its ends only, any bias, many kinds of scale."""
     random = generator(draw)
     layers: list[Int8Layer | Int8Pool] = []
-    structure = draw(structures())
+    structure = draw(structures(most_channels))
     input_scale = 1.0
     for layer in structure:
         output_scale = 1.0 if layer.kind == "dense" else draw(scales)
@@ -108,7 +108,7 @@ def int8_networks(draw: st.DrawFn) -> Int8Network:
         weight = random.choice(np.array(values, np.int8), layer.weight_shape)
         most = draw(st.sampled_from([100, 10_000, 2**24, 2**28]))
         bias = random.integers(-most, most, layer.out_channels, dtype=np.int32)
-        wanted = np.array([draw(multipliers) for _ in range(layer.out_channels)])
+        wanted = random.choice([draw(multipliers) for _ in range(4)], layer.out_channels)
         weight_scale = (wanted * output_scale / fields["input_scale"]).astype(np.float32)
         layers.append(Int8Layer(**fields, weight=weight, bias=bias, weight_scale=weight_scale))
     return Int8Network(layers=tuple(layers), **described(structure, draw(st.floats(0, 1))))
