@@ -267,7 +267,7 @@ std::shared_ptr<const Plan> Engine::plan_for(int height, int width) {
       return plans_.back();
     }
   }
-  const auto plan = std::make_shared<const Plan>(make_plan(kernels_, layers_, height, width));
+  const auto plan = std::make_shared<const Plan>(make_plan(kernels_, layers_, resolution_, height, width));
   const std::lock_guard<std::mutex> lock(state_lock());
   if (find() == plans_.end()) plans_.push_back(plan);
   if (plans_.size() > kMaxPlans) plans_.erase(plans_.begin());

@@ -24,15 +24,14 @@ std::string size_text(int height, int width) {
               "images of " + size_text(height, width) + " pixels are too large for this network");
 }
 
-void check_size(const std::vector<PackedLayer>& layers, int height, int width) {
-  int total_stride = 1;
+void check_size(const std::vector<PackedLayer>& layers, int resolution, int height, int width) {
+  int least = 1;  // the total stride, as far as it counts
   for (const PackedLayer& packed : layers) {
-    total_stride = std::min(total_stride * packed.layer.stride, 1 << 20);
+    least = std::min(least * packed.layer.stride, resolution);
   }
-  if (height < total_stride || width < total_stride) {
+  if (height < least || width < least) {
     throw Error(ErrorKind::kImage, "the network takes images of at least " +
-                                       size_text(total_stride, total_stride) +
-                                       " pixels, its total stride; got " +
+                                       size_text(least, least) + " pixels, got " +
                                        size_text(height, width));
   }
   const std::int64_t bytes = std::int64_t{layers.front().layer.in_channels} * height;
@@ -113,9 +112,9 @@ std::vector<PlannedStep> make_steps(const KernelSet& kernels,
 
 }  // namespace
 
-Plan make_plan(const KernelSet& kernels, const std::vector<PackedLayer>& layers, int height,
-               int width) {
-  check_size(layers, height, width);
+Plan make_plan(const KernelSet& kernels, const std::vector<PackedLayer>& layers, int resolution,
+               int height, int width) {
+  check_size(layers, resolution, height, width);
   Plan plan{};
   plan.height = height;
   plan.width = width;

@@ -44,8 +44,10 @@ struct Plan {
   std::size_t scratch_bytes = 0;  // for each thread
 };
 
-// Throws Error(kImage) when the size is not one that the network can run on.
-Plan make_plan(const KernelSet& kernels, const std::vector<PackedLayer>& layers, int height,
-               int width);
+// Throws Error(kImage) when an image of this size is too large, or so small that its last layers
+// would see hardly more than what is outside of it: smaller than the network's total stride, where
+// that is not more than `resolution`, which the network was made for.
+Plan make_plan(const KernelSet& kernels, const std::vector<PackedLayer>& layers, int resolution,
+               int height, int width);
 
 }  // namespace lucid

@@ -6,6 +6,7 @@ import importlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal
@@ -13,9 +14,10 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from lucid import reference
 from lucid.checkpoint import Checkpoint, read_checkpoint
 from lucid.checks import check_choice, check_integer
-from lucid.description import JSON, Description
+from lucid.description import JSON
 from lucid.errors import (
     CheckpointError,
     ConfigError,
@@ -25,13 +27,13 @@ from lucid.errors import (
 )
 from lucid.images import Pixels
 from lucid.lowering import lower
-from lucid.network import FloatNetwork, Int8Network, network_bytes, read_network
-from lucid.network.file import parse_header
-from lucid.opening import NetworkClassifier, is_network
+from lucid.network import FloatNetwork, Int8Network, is_network, network_bytes, read_network
+from lucid.network.file import NetworkHeader, parse_header
 from lucid.prediction import Predictor
 
 if TYPE_CHECKING:
     from lucid import _native
+    from lucid.models import MobileNet
 
 __all__ = ["Engine", "StepTime", "isas"]
 
@@ -40,6 +42,7 @@ Source = str | Path | Checkpoint | FloatNetwork | Int8Network
 
 PRECISIONS: tuple[Precision, ...] = ("int8", "float32", "bfloat16", "float32-split")
 MAX_THREADS = 1024
+_EXPLAINED_AT_ONCE = 4  # the reference needs some 50 MB an image at resolution 224
 
 
 @dataclass(frozen=True)
@@ -88,22 +91,22 @@ class Engine(Predictor):
         if threads is not None:
             check_integer("threads", threads, 1, MAX_THREADS)
         options = (precision or "", isa or "", threads or 0)
-        origin = _opened(source)
-        if isinstance(origin, Checkpoint):
-            if precision == "int8":
-                raise ConfigError(
-                    "int8 needs an int8 network, which is made from a checkpoint and photos; "
-                    "run: lucid quantize"
-                )
-            origin = lower(origin)
-        described: Description
-        if isinstance(origin, Path):
-            self._native, described = _load_file(origin, options)
+        self._origin = _opened(source)
+        if isinstance(self._origin, Checkpoint) and precision == "int8":
+            raise ConfigError(
+                "int8 needs an int8 network, which is made from a checkpoint and photos; "
+                "run: lucid quantize"
+            )
+        if isinstance(self._origin, Path):
+            self._native, header = _load_file(self._origin, options)
+            layers, description = header.layers, header.description
         else:
-            self._native, described = _module().load_bytes(network_bytes(origin), *options), origin
-        self._origin = origin
-        self._provenance = described.provenance
-        super().__init__(described.class_names, described.preprocessing)
+            network = _lowered(self._origin)
+            self._native = _module().load_bytes(network_bytes(network), *options)
+            layers, description = list(network.layers), network
+        self._layers = layers
+        self._provenance = description.provenance
+        super().__init__(description.class_names, description.preprocessing)
 
     @property
     def precision(self) -> Precision:
@@ -128,21 +131,44 @@ class Engine(Predictor):
     @property
     def title(self) -> str:
         """What the network is, in a few words."""
+        if isinstance(self._origin, Checkpoint):
+            width = self._origin.arguments.width_multiplier
+            return f"MobileNet, width multiplier {width:g}, in {self.precision}"
         return f"{self.precision} network"
 
     @property
     def map_side(self) -> int:
         """Cells along each side of a class-activation map; one cell alone shows no place."""
-        return self._reference().map_side
+        side = self.preprocessing.resolution
+        for layer in self._layers[:-2]:  # without pool and classifier
+            side = layer.output_side(side)
+        return side
+
+    @cached_property
+    def model(self) -> MobileNet:
+        """The checkpoint's PyTorch model, made when it is first asked for.
+
+        It is a copy: the engine does not see what is changed in it.
+
+        Raises:
+            ConfigError: the engine was made from a network, which holds no such model.
+            MissingDependencyError: PyTorch is not installed.
+        """
+        if not isinstance(self._origin, Checkpoint):
+            raise ConfigError("a network has no PyTorch model; open the checkpoint it was made of")
+        from lucid.classifier import Classifier
+
+        return Classifier.from_checkpoint(self._origin).model
 
     def __call__(self, pixels: Pixels) -> NDArray[np.float32]:
-        """Logits of images of any size that the network's strides leave a pixel of.
+        """Logits of images of any size, but none smaller than the network's total stride.
 
         uint8 (N, H, W, C) or one image (H, W, C), contiguous or not -> float32 (N, K) or (K,). The
         first call for a size plans it and allocates memory, later ones do neither.
 
         Raises:
-            ShapeError: another shape or dtype, or a size that the network can't run on.
+            ShapeError: another shape or dtype, or images too large, or smaller than the total stride
+                (than the resolution that the network was made for, where that is less).
         """
         if not isinstance(pixels, np.ndarray) or pixels.ndim not in (3, 4):
             raise self._no_images(pixels)
@@ -175,12 +201,19 @@ class Engine(Predictor):
         return self(pixels)
 
     def _maps(self, pixels: Pixels, classes: NDArray[np.int64]) -> NDArray[np.float32]:
-        return self._reference().class_activation_map(pixels, classes)
+        maps = np.empty((len(pixels), self.map_side, self.map_side), np.float32)
+        for start in range(0, len(pixels), _EXPLAINED_AT_ONCE):
+            part = slice(start, start + _EXPLAINED_AT_ONCE)
+            maps[part] = reference.class_activation_maps(
+                self._network, pixels[part], classes[part]
+            )
+        return maps
 
-    def _reference(self) -> NetworkClassifier:
+    @cached_property
+    def _network(self) -> FloatNetwork | Int8Network:
         """The same network for what the kernels don't give: the values before the pool."""
         origin = self._origin
-        return NetworkClassifier(read_network(origin) if isinstance(origin, Path) else origin)
+        return read_network(origin) if isinstance(origin, Path) else _lowered(origin)
 
     def _no_images(self, pixels: object) -> ShapeError:
         channels = self.preprocessing.channels
@@ -224,10 +257,14 @@ def _opened(source: Source) -> Path | Checkpoint | FloatNetwork | Int8Network:
     )
 
 
-def _load_file(path: Path, options: tuple[str, str, int]) -> tuple[_native.Engine, Description]:
+def _lowered(origin: Checkpoint | FloatNetwork | Int8Network) -> FloatNetwork | Int8Network:
+    return lower(origin) if isinstance(origin, Checkpoint) else origin
+
+
+def _load_file(path: Path, options: tuple[str, str, int]) -> tuple[_native.Engine, NetworkHeader]:
     try:
         engine = _module().load_file(str(path), *options)
-        return engine, parse_header(json.loads(engine.text)).description
+        return engine, parse_header(json.loads(engine.text))
     except (CheckpointError, NetworkError) as error:
         raise CheckpointError(f"{path}: {error}") from error
 
