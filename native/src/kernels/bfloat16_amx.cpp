@@ -1,12 +1,11 @@
 // bfloat16 on AMX: activations and pointwise weights of 16 bits, sums in float32. Layout:
-// blocked_layout.inc, in blocks of 32 channels, whose pixels are the rows of tiles; the last block is
-// filled up, since a tile's rows are.
+// blocked_layout.inc, in blocks of 32 channels, whose pixels are the rows of tiles; the last block
+// is filled up, since a tile's rows are.
 //
 // Register tile of a pointwise layer: 32 pixels x 32 output channels, 4 AMX tiles; see
-// amx_pointwise.inc. Stem and depthwise layers compute in float32 on AVX-512: 14 pixels x 16 channels,
-// 4 x 16.
-// Bound: pointwise layers 16 cycles for 16 x 16 x 32 products; in all, the stores of the sums and the
-// depthwise layers.
+// amx_pointwise.inc. Stem and depthwise layers compute in float32 on AVX-512: 14 pixels x 16
+// channels, 4 x 16. Bound: pointwise layers 16 cycles for 16 x 16 x 32 products; in all, the stores
+// of the sums and the depthwise layers.
 
 #include <atomic>
 #include <cstddef>
@@ -64,7 +63,7 @@ std::size_t pointwise_scratch_bytes(const Step&) { return 0; }
 }  // namespace bfloat16_amx
 
 extern const KernelSet kBfloat16Amx;
-const KernelSet kBfloat16Amx =
-    bfloat16_amx::kernel_set("amx", Precision::kBfloat16, kAvx512 | kAvx512Bf16 | amx_features(kAmxBf16));
+const KernelSet kBfloat16Amx = bfloat16_amx::kernel_set(
+    "amx", Precision::kBfloat16, kAvx512 | kAvx512Bf16 | amx_features(kAmxBf16));
 
 }  // namespace lucid

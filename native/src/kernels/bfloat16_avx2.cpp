@@ -1,15 +1,16 @@
 // bfloat16 on AVX2: activations and pointwise weights of 16 bits, arithmetic in float32. Layout:
-// blocked_layout.inc, in blocks of 32 channels, whose pixels are cache lines. Saves memory, not time:
-// two shifts or masks come with every four multiply-adds.
+// blocked_layout.inc, in blocks of 32 channels, whose pixels are cache lines. Saves memory, not
+// time: two shifts or masks come with every four multiply-adds.
 //
-// Register tile of a pointwise layer: 4 pixels x 16 output channels, 8 sums; for two input channels a
-// step loads weights and broadcasts values twice, for 16 multiply-adds. Depthwise: 4 pixels x 8
+// Register tile of a pointwise layer: 4 pixels x 16 output channels, 8 sums; for two input channels
+// a step loads weights and broadcasts values twice, for 16 multiply-adds. Depthwise: 4 pixels x 8
 // channels. Stem: 12 pixels x 8 channels.
 // Bound: multiply-adds, 8 float32 each, two a cycle.
 
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 #include "../cpu.h"
 #include "../kernels.h"
@@ -51,22 +52,24 @@ struct Vector : Floats8 {
     const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
     const __m256i up = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
     const __m256i halves = _mm256_srli_epi32(up, 16);
-    const __m128i all = _mm_packus_epi32(_mm256_castsi256_si128(halves),
-                                         _mm256_extracti128_si256(halves, 1));
+    const __m128i all =
+        _mm_packus_epi32(_mm256_castsi256_si128(halves), _mm256_extracti128_si256(halves, 1));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(at), all);
   }
 
-  // Two input channels of P pixels, kPixel values apart, times N vectors of weights: the first of each
-  // pair, then the second, which needs half the registers.
+  // Two input channels of P pixels, kPixel values apart, times N vectors of weights: the first of
+  // each pair, then the second, which needs half the registers.
   template <int P, int N, int kPixel>
   static void multiply(Type (&sum)[P][N], const Element* in, const Product* weights) {
-    multiply_half<P, N, kPixel>(sum, in, weights, [](__m256i pairs) { return _mm256_slli_epi32(pairs, 16); });
+    multiply_half<P, N, kPixel>(sum, in, weights,
+                                [](__m256i pairs) { return _mm256_slli_epi32(pairs, 16); });
     const __m256i upper = _mm256_set1_epi32(static_cast<int>(0xffff0000));
     multiply_half<P, N, kPixel>(sum, in, weights,
                                 [upper](__m256i pairs) { return _mm256_and_si256(pairs, upper); });
   }
   template <int P, int N, int kPixel, typename Select>
-  static void multiply_half(Type (&sum)[P][N], const Element* in, const Product* weights, Select select) {
+  static void multiply_half(Type (&sum)[P][N], const Element* in, const Product* weights,
+                            Select select) {
     Type weight[N];
     LUCID_UNROLL
     for (int n = 0; n < N; ++n) {

@@ -1,16 +1,17 @@
 // bfloat16 on AVX-512 BF16: activations and pointwise weights of 16 bits, sums in float32. Layout:
 // blocked_layout.inc, in blocks of 32 channels, whose pixels are cache lines.
 //
-// Register tile of a pointwise layer: 14 pixels x 32 output channels, 28 sums; a step loads 2 vectors
-// of pairs of weights and broadcasts 14 pairs of values for 28 times vdpbf16ps. Stem and depthwise
-// layers compute in float32: 14 pixels x 16 channels, 4 x 16.
-// Bound: vdpbf16ps, 32 products; on Zen 4 one a cycle, twice the products of float32. On Intel's
-// servers it takes twice as long, so there it only saves memory.
-// Logits of real networks are within 3% of their range, as with all sets of bfloat16.
+// Register tile of a pointwise layer: 14 pixels x 32 output channels, 28 sums; a step loads 2
+// vectors of pairs of weights and broadcasts 14 pairs of values for 28 times vdpbf16ps. Stem and
+// depthwise layers compute in float32: 14 pixels x 16 channels, 4 x 16. Bound: vdpbf16ps, 32
+// products; on Zen 4 one a cycle, twice the products of float32. On Intel's servers it takes twice
+// as long, so there it only saves memory. Logits of real networks are within 3% of their range, as
+// with all sets of bfloat16.
 
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 #include "../cpu.h"
 #include "../kernels.h"

@@ -1,14 +1,14 @@
 // float32 on AVX2 with FMA. Layout: blocked_layout.inc, in blocks of 16 channels, whose pixels are
 // cache lines.
 //
-// Register tile of a pointwise layer: 6 pixels x 16 output channels, 12 sums; a step loads 2 vectors
-// of weights and broadcasts 6 values for 12 multiply-adds. Depthwise: 4 pixels x 8 channels. Stem: 12
-// pixels x 8 channels.
-// Bound: multiply-adds, 8 float32 each, two a cycle.
+// Register tile of a pointwise layer: 6 pixels x 16 output channels, 12 sums; a step loads 2
+// vectors of weights and broadcasts 6 values for 12 multiply-adds. Depthwise: 4 pixels x 8
+// channels. Stem: 12 pixels x 8 channels. Bound: multiply-adds, 8 float32 each, two a cycle.
 
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 #include "../cpu.h"
 #include "../kernels.h"

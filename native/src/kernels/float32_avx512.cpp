@@ -1,14 +1,15 @@
 // float32 on AVX-512. Layout: blocked_layout.inc, in blocks of 16 channels, whose pixels are cache
 // lines.
 //
-// Register tile of a pointwise layer: 14 pixels x 32 output channels, 28 sums; a step loads 2 vectors
-// of weights and broadcasts 14 values for 28 multiply-adds. Depthwise: 4 pixels x 16 channels. Stem:
-// 14 pixels x 16 channels.
-// Bound: multiply-adds, 16 float32 each; one a cycle on Zen 4, two on Intel's servers.
+// Register tile of a pointwise layer: 14 pixels x 32 output channels, 28 sums; a step loads 2
+// vectors of weights and broadcasts 14 values for 28 multiply-adds. Depthwise: 4 pixels x 16
+// channels. Stem: 14 pixels x 16 channels. Bound: multiply-adds, 16 float32 each; one a cycle on
+// Zen 4, two on Intel's servers.
 
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 #include "../cpu.h"
 #include "../kernels.h"

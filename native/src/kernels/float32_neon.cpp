@@ -1,13 +1,14 @@
 // float32 on AArch64. Layout: blocked_layout.inc, in blocks of 16 channels.
 //
-// Register tile of a pointwise layer: 8 pixels x 8 output channels, 16 sums; for four input channels a
-// step loads 8 vectors of weights and 8 of values for 64 multiply-adds by lane. Depthwise: 4 pixels x
-// 4 channels. Stem: 12 pixels x 4 channels.
-// Bound: multiply-adds, 4 float32 each; two to four a cycle.
+// Register tile of a pointwise layer: 8 pixels x 8 output channels, 16 sums; for four input
+// channels a step loads 8 vectors of weights and 8 of values for 64 multiply-adds by lane.
+// Depthwise: 4 pixels x 4 channels. Stem: 12 pixels x 4 channels. Bound: multiply-adds, 4 float32
+// each; two to four a cycle.
 
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 #include "../cpu.h"
 #include "../kernels.h"

@@ -1,7 +1,7 @@
-// float32 on AMX, as three products of bfloat16: values and weights are split into a bfloat16 and what
-// is left of them in another. Not quite float32: of real networks the logits are within 3e-5 of their
-// range, those of float32 within 2e-6. Layout: blocked_layout.inc, in blocks of 32 channels; the last
-// block is filled up.
+// float32 on AMX, as three products of bfloat16: values and weights are split into a bfloat16 and
+// what is left of them in another. Not quite float32: of real networks the logits are within 3e-5
+// of their range, those of float32 within 2e-6. Layout: blocked_layout.inc, in blocks of 32
+// channels; the last block is filled up.
 //
 // Register tile of a pointwise layer: 32 pixels x 32 output channels, 4 AMX tiles; see
 // amx_pointwise.inc. Everything else is float32 on AVX-512.
@@ -62,7 +62,8 @@ const std::uint16_t* bfloat16_pixels(const Element* in, const Layout& layout, in
   return parts;
 }
 std::size_t pointwise_scratch_bytes(const Step& step) {
-  return static_cast<std::size_t>(product(Layout(step.in).blocks, 2, kPixels, kBlock)) * sizeof(std::uint16_t);
+  return static_cast<std::size_t>(product(Layout(step.in).blocks, 2, kPixels, kBlock)) *
+         sizeof(std::uint16_t);
 }
 
 #include "amx_pointwise.inc"
@@ -74,7 +75,7 @@ std::size_t pointwise_scratch_bytes(const Step& step) {
 }  // namespace float32_split_amx
 
 extern const KernelSet kFloat32SplitAmx;
-const KernelSet kFloat32SplitAmx =
-    float32_split_amx::kernel_set("amx", Precision::kFloat32Split, kAvx512 | kAvx512Bf16 | amx_features(kAmxBf16));
+const KernelSet kFloat32SplitAmx = float32_split_amx::kernel_set(
+    "amx", Precision::kFloat32Split, kAvx512 | kAvx512Bf16 | amx_features(kAmxBf16));
 
 }  // namespace lucid
