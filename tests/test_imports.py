@@ -27,7 +27,7 @@ MODULES = sorted(
 # module counts: lucid.data.loader stands apart from lucid.data.
 LAYERS = (
     ("lucid.errors",),
-    ("lucid.checks", "lucid.files", "lucid.page", "lucid.parallel"),
+    ("lucid.checks", "lucid.drawing", "lucid.files", "lucid.page", "lucid.parallel"),
     ("lucid.architecture", "lucid.container"),
     ("lucid.decoding",),
     ("lucid.images",),

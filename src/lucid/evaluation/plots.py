@@ -6,13 +6,13 @@ import io
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lucid.drawing import BLUE, INK, ORANGE, new_figure, style
 from lucid.errors import require
 from lucid.evaluation.metrics import CalibrationBin
 
@@ -25,36 +25,11 @@ __all__ = ["CURVE_COLUMNS", "calibration", "confusion", "curves", "to_svg"]
 
 CURVE_COLUMNS = ("epoch", "train_loss", "train_top1", "validation_loss", "validation_top1")
 
-# Lines of axes and letters; to_svg turns it into the ink of the page, so that a drawing suits light
-# and dark screens. The two colours of data stand out on both and to the colour-blind.
-_INK = "#3b4148"
-_BLUE, _ORANGE = "#3987d6", "#e0792f"
-
 # With more classes than this, names and counts would be too small to read.
 _NAMED_CLASSES = 25
 _NAME_LENGTH = 24
 # A drawing has room for about as many cells in a row.
 _CELLS = 200
-
-_STYLE = {
-    "axes.axisbelow": True,
-    "axes.edgecolor": _INK,
-    "axes.grid": True,
-    "axes.labelcolor": _INK,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlesize": "medium",
-    "font.size": 9,
-    "grid.alpha": 0.25,
-    "grid.color": _INK,
-    "legend.frameon": False,
-    "svg.fonttype": "none",  # letters stay letters: small files, any script, can be searched
-    "svg.hashsalt": "lucid",  # the same drawing gives the same bytes
-    "text.color": _INK,
-    "text.parse_math": False,  # a class name may hold a dollar sign
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-}
 
 
 def curves(rows: Sequence[Mapping[str, float]]) -> Figure:
@@ -68,12 +43,12 @@ def curves(rows: Sequence[Mapping[str, float]]) -> Figure:
     Raises:
         MissingDependencyError: matplotlib is not installed.
     """
-    figure = _figure(8.4, 3.2)
-    with _style():
+    figure = new_figure(8.4, 3.2)
+    with style():
         left, right = figure.subplots(1, 2)
         epochs = [row["epoch"] for row in rows]
         for axes, name, title in ((left, "loss", "Loss"), (right, "top1", "Top-1")):
-            for split, color in (("train", _BLUE), ("validation", _ORANGE)):
+            for split, color in (("train", BLUE), ("validation", ORANGE)):
                 values = [row[f"{split}_{name}"] for row in rows]
                 # A line through one point would not show.
                 axes.plot(
@@ -105,12 +80,12 @@ def confusion(matrix: NDArray[np.int64], class_names: Sequence[str]) -> Figure:
     """
     colors = require("matplotlib.colors", extra="train")
     # From nothing to blue, so that empty cells have the colour of the page.
-    ramp = colors.LinearSegmentedColormap.from_list("ramp", [(*colors.to_rgb(_BLUE), 0), _BLUE])
+    ramp = colors.LinearSegmentedColormap.from_list("ramp", [(*colors.to_rgb(BLUE), 0), BLUE])
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)  # (K, K)
     count = len(class_names)
     side = min(2.2 + 0.42 * count, 7.5)
-    figure = _figure(side + 1.0, side)
-    with _style():
+    figure = new_figure(side + 1.0, side)
+    with style():
         axes = figure.subplots()
         image = axes.imshow(
             _block_maximum(shares),
@@ -139,19 +114,19 @@ def calibration(bins: Sequence[CalibrationBin]) -> Figure:
     Raises:
         MissingDependencyError: matplotlib is not installed.
     """
-    figure = _figure(4.2, 4.4)
-    with _style():
+    figure = new_figure(4.2, 4.4)
+    with style():
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         lows = [one.low for one in bins]
         width = bins[0].high - bins[0].low
-        upper.plot([0, 1], [0, 1], color=_INK, linestyle=":", label="perfectly calibrated")
+        upper.plot([0, 1], [0, 1], color=INK, linestyle=":", label="perfectly calibrated")
         upper.bar(
-            lows, [one.accuracy or 0 for one in bins], width, align="edge", color=_BLUE, alpha=0.85
+            lows, [one.accuracy or 0 for one in bins], width, align="edge", color=BLUE, alpha=0.85
         )
         upper.set_ylabel("share that is right")
         upper.set_ylim(0, 1)
         upper.legend(loc="upper left")
-        lower.bar(lows, [one.count for one in bins], width, align="edge", color=_ORANGE, alpha=0.85)
+        lower.bar(lows, [one.count for one in bins], width, align="edge", color=ORANGE, alpha=0.85)
         lower.set_ylabel("images")
         lower.set_xlabel("probability of the predicted class")
         lower.set_xlim(0, 1)
@@ -163,24 +138,11 @@ def calibration(bins: Sequence[CalibrationBin]) -> Figure:
 def to_svg(figure: Figure) -> str:
     """The figure as SVG whose ink is the text colour of the page that it stands in."""
     buffer = io.StringIO()
-    with _style(), warnings.catch_warnings():
+    with style(), warnings.catch_warnings():
         # Measured with a font that may lack a script; the browser draws it with one that has it.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    return buffer.getvalue().replace(_INK, "currentColor")
-
-
-def _figure(width: float, height: float) -> Figure:
-    """A figure of its own, in inches: no window, no global state that would keep it alive."""
-    figure: Figure = require("matplotlib.figure", extra="train").Figure(
-        (width, height), layout="constrained"
-    )
-    return figure
-
-
-def _style() -> AbstractContextManager[None]:
-    context: AbstractContextManager[None] = require("matplotlib", extra="train").rc_context(_STYLE)
-    return context
+    return buffer.getvalue().replace(INK, "currentColor")
 
 
 def _ticker() -> ModuleType:
