@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.machinery
 import os
+import site
 import subprocess
 import sys
 import tarfile
@@ -41,6 +43,9 @@ def _only(folder: Path, pattern: str) -> Path:
 def test_wheel_holds_the_package_and_nothing_else(built: Path) -> None:
     with zipfile.ZipFile(_only(built, "*.whl")) as wheel:
         files = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    (engine,) = [name for name in files if name.startswith("lucid/_native.") and name[-1] != "i"]
+    assert engine.endswith(importlib.machinery.EXTENSION_SUFFIXES[0])
+    files.remove(engine)
     expected = {
         path.relative_to(PACKAGE.parent).as_posix()
         for path in PACKAGE.rglob("*")
@@ -64,7 +69,7 @@ def test_sdist_is_clean(built: Path) -> None:
     with tarfile.open(_only(built, "*.tar.gz")) as sdist:
         names = {name.partition("/")[2] for name in sdist.getnames()}
     tops = {name.partition("/")[0] for name in names}
-    assert {"src", "tests", "docs", "LICENSE", "README.md", "pyproject.toml"} <= tops
+    assert {"src", "native", "tests", "docs", "LICENSE", "README.md", "pyproject.toml"} <= tops
     assert not tops & {".venv", ".ci", "runs", "build", "dist", "node_modules"}
     assert not [name for name in names if "__pycache__" in name or "_build" in name]
     assert (sdist_bytes := _only(built, "*.tar.gz").stat().st_size) < 2_000_000, sdist_bytes
@@ -75,11 +80,16 @@ def test_installed_wheel_works_elsewhere(built: Path, tmp_path: Path) -> None:
     target = tmp_path / "installed"
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
     _run([*install, "--target", str(target), str(_only(built, "*.whl"))])
-    environment = {**os.environ, "PYTHONPATH": str(target)}
-    code = "import lucid.cli; print(lucid.__file__)"
-    place = _run([sys.executable, "-c", code], cwd=tmp_path, env=environment).stdout.strip()
+    # Without site, which would put the repository's copy first.
+    python = [sys.executable, "-S"]
+    paths = [str(target), *site.getsitepackages()]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    code = "import lucid.cli, lucid._native; print(lucid._native.__file__)"
+    place = _run([*python, "-c", code], cwd=tmp_path, env=environment).stdout.strip()
     assert Path(place).is_relative_to(target)
-    said = _run([str(target / "bin" / "lucid"), "--version"], cwd=tmp_path, env=environment)
+    said = _run(
+        [*python, str(target / "bin" / "lucid"), "--version"], cwd=tmp_path, env=environment
+    )
     assert said.stdout == f"lucid {lucid.__version__}\n"
 
 
@@ -96,5 +106,5 @@ def test_constraints_pin_everything_installed() -> None:
     pins = [line.partition("==") for line in lines if line and not line.startswith("#")]
     assert all(separator and version for _, separator, version in pins)
     pinned = {name.lower().replace("_", "-"): version for name, _, version in pins}
-    for name in ("torch", "numpy", "pillow", "sphinx", "pytest", "hatchling"):
+    for name in ("torch", "numpy", "pillow", "sphinx", "pytest", "nanobind"):
         assert metadata.version(name).partition("+")[0] == pinned[name]

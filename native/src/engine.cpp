@@ -239,9 +239,10 @@ void Engine::pack(NetworkFile& file) {
     total += aligned(bytes);
   }
   weights_ = Buffer(total);
+  LayerValues values;
   for (std::size_t k = 0; k < layers_.size(); ++k) {
     PackedLayer& packed = layers_[k];
-    const LayerValues values = file.next();
+    file.next(values);
     char* const place = weights_.data() + offsets[k];
     if (packed.layer.kind != Kind::kPool) kernels_.pack(values.weights(packed.layer), place);
     packed.packed = place;

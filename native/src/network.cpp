@@ -151,6 +151,7 @@ void check_finite(const std::vector<float>& values, const std::string& name) {
 struct Bounds {
   std::int64_t low;
   std::int64_t high;
+  int least;  // of the weights
 
   bool fit_int32() const {
     return low >= std::numeric_limits<std::int32_t>::min() &&
@@ -160,13 +161,24 @@ struct Bounds {
 };
 
 Bounds accumulator_bounds(const std::int8_t* weight, std::size_t count, std::int32_t bias) {
-  std::int64_t sum = 0, magnitude = 0;  // without a branch, so that compilers use vectors
-  for (std::size_t k = 0; k < count; ++k) {
-    sum += weight[k];
-    magnitude += weight[k] < 0 ? -weight[k] : weight[k];
+  // Blocks whose sums fit int, and no branches: compilers make vector code of it.
+  constexpr std::size_t kBlock = 1 << 16;
+  std::int64_t sum = 0, magnitude = 0;
+  int least = 0;
+  for (std::size_t start = 0; start < count; start += kBlock) {
+    const std::size_t end = std::min(count, start + kBlock);
+    int block_sum = 0, block_magnitude = 0;
+    for (std::size_t k = start; k < end; ++k) {
+      const int value = weight[k];
+      block_sum += value;
+      block_magnitude += value < 0 ? -value : value;
+      least = value < least ? value : least;
+    }
+    sum += block_sum;
+    magnitude += block_magnitude;
   }
   return {(sum - magnitude) / 2 * kMaxActivation + std::min(bias, 0),
-          (sum + magnitude) / 2 * kMaxActivation + std::max(bias, 0)};
+          (sum + magnitude) / 2 * kMaxActivation + std::max(bias, 0), least};
 }
 
 }  // namespace
@@ -301,16 +313,15 @@ std::vector<TensorType> NetworkFile::tensors_of(const Layer& layer) const {
   return found;
 }
 
-LayerValues NetworkFile::next() {
+void NetworkFile::next(LayerValues& values) {
   const Layer& layer = layers_[next_];
   ++next_;
-  LayerValues values;
+  values.outside.clear();
   if (is_int8_) {
     read_int8(layer, values);
   } else {
     read_float(layer, values);
   }
-  return values;
 }
 
 void NetworkFile::read_int8(const Layer& layer, LayerValues& values) {
@@ -328,13 +339,11 @@ void NetworkFile::read_int8(const Layer& layer, LayerValues& values) {
     }
     return;
   }
-  values.weight_i8 = read<std::int8_t>(tensors[0]);
-  values.bias_i32 = read<std::int32_t>(tensors[1]);
-  const std::vector<float> scale = read<float>(tensors[2]);
   const auto& weights = values.weight_i8;
-  if (std::find(weights.begin(), weights.end(), std::int8_t{-128}) != weights.end()) {
-    refuse(tensors[0].name + ": must be from -127 to 127, got -128");
-  }
+  auto& scale = values.multiplier;  // turned into multipliers one by one
+  read(tensors[0], values.weight_i8);
+  read(tensors[1], values.bias_i32);
+  read(tensors[2], scale);
   const double limit = layer.kind == Kind::kDense ? kMaxLogit : kMaxRequantised;
   const std::size_t taps = weights.size() / scale.size();
   for (std::size_t channel = 0; channel < scale.size(); ++channel) {
@@ -343,6 +352,7 @@ void NetworkFile::read_int8(const Layer& layer, LayerValues& values) {
     }
     const Bounds bounds =
         accumulator_bounds(&weights[channel * taps], taps, values.bias_i32[channel]);
+    if (bounds.least < -127) refuse(tensors[0].name + ": must be from -127 to 127, got -128");
     if (!bounds.fit_int32()) {
       refuse(layer.name + ": the accumulator of channel " + std::to_string(channel) +
              " could be from " + std::to_string(bounds.low) + " to " +
@@ -357,12 +367,11 @@ void NetworkFile::read_int8(const Layer& layer, LayerValues& values) {
       refuse(layer.name + ": the multiplier of channel " + std::to_string(channel) +
              " gives results that are subnormal or too large; the scales do not fit one another");
     }
-    values.multiplier.push_back(multiplier);
+    scale[channel] = multiplier;
   }
-  if (layer.relu6) {
-    const double largest = std::nearbyint(6 / static_cast<double>(output_scale));
-    values.maximum = static_cast<int>(std::min<double>(largest, kMaxActivation));
-  }
+  const double six = std::nearbyint(6 / static_cast<double>(output_scale));
+  values.maximum =
+      layer.relu6 ? static_cast<int>(std::min<double>(six, kMaxActivation)) : kMaxActivation;
   if (layer.kind == Kind::kStem) {
     for (const double mean : mean_) {
       values.outside.push_back(static_cast<float>(std::nearbyint(255 * mean)));
@@ -374,8 +383,8 @@ void NetworkFile::read_float(const Layer& layer, LayerValues& values) {
   values.ceiling = layer.relu6 ? 6.0f : std::numeric_limits<float>::infinity();
   if (layer.kind == Kind::kPool) return;
   const std::vector<TensorType> tensors = tensors_of(layer);
-  values.weight_f32 = read<float>(tensors[0]);
-  values.bias_f32 = read<float>(tensors[1]);
+  read(tensors[0], values.weight_f32);
+  read(tensors[1], values.bias_f32);
   check_finite(values.weight_f32, tensors[0].name);
   check_finite(values.bias_f32, tensors[1].name);
   if (layer.kind == Kind::kStem) {
@@ -405,14 +414,14 @@ void NetworkFile::fold_normalisation(const Layer& stem, LayerValues& values) con
 }
 
 template <class Value>
-std::vector<Value> NetworkFile::read(const TensorType& tensor) const {
-  std::vector<Value> values(static_cast<std::size_t>(tensor.bytes()) / sizeof(Value));
+void NetworkFile::read(const TensorType& tensor, std::vector<Value>& values) const {
+  values.resize(static_cast<std::size_t>(tensor.bytes()) / sizeof(Value));
   container_.read(tensor, values.data());
-  return values;
 }
 
 float NetworkFile::read_scale(const TensorType& tensor) const {
-  const float scale = read<float>(tensor).front();
+  float scale = 0;
+  container_.read(tensor, &scale);
   if (!is_scale(scale)) refuse(tensor.name + ": must be finite, above 0 and not subnormal");
   return scale;
 }

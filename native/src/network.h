@@ -63,8 +63,9 @@ class NetworkFile {
   // The JSON object that describes the network.
   const std::string& text() const { return container_.text(); }
 
-  // Reads and checks the next layer; each is read once, from the first to the last.
-  LayerValues next();
+  // Reads and checks the next layer; each is read once, from the first to the last. Memory that the
+  // values have from another layer is used again.
+  void next(LayerValues& values);
 
  private:
   void parse_layers(const Json& list);
@@ -75,7 +76,7 @@ class NetworkFile {
   void read_float(const Layer& layer, LayerValues& values);
   void fold_normalisation(const Layer& stem, LayerValues& values) const;
   template <class Value>
-  std::vector<Value> read(const TensorType& tensor) const;
+  void read(const TensorType& tensor, std::vector<Value>& values) const;
   float read_scale(const TensorType& tensor) const;
 
   Container container_;
