@@ -16,6 +16,7 @@
 #include "dispatch.h"
 #include "engine.h"
 #include "error.h"
+#include "peak.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -100,6 +101,16 @@ nb::list isas(const std::string& precision, bool runnable) {
   return names;
 }
 
+nb::tuple measure_peak(const std::string& precision, const std::string& isa, double seconds) {
+  const auto& set = lucid::choose_kernel_set(lucid::parse_precision(precision), isa);
+  lucid::Peak peak;
+  {
+    const nb::gil_scoped_release released;
+    peak = lucid::measure_peak(set, seconds);
+  }
+  return nb::make_tuple(peak.instruction, peak.multiply_adds);
+}
+
 }  // namespace
 
 NB_MODULE(_native, module) {
@@ -120,4 +131,7 @@ NB_MODULE(_native, module) {
   module.def("load_file", &load_file, "path"_a, "precision"_a, "isa"_a, "threads"_a);
   module.def("load_bytes", &load_bytes, "content"_a, "precision"_a, "isa"_a, "threads"_a);
   module.def("isas", &isas, "precision"_a, "runnable"_a);
+  module.def("measure_peak", &measure_peak, "precision"_a, "isa"_a, "seconds"_a);
+  module.def("measure_bandwidth", &lucid::measure_bandwidth, "bytes"_a, "seconds"_a,
+             nb::call_guard<nb::gil_scoped_release>());
 }
