@@ -20,13 +20,11 @@ from lucid.network import (
     Layer,
 )
 
-scales = st.one_of(
-    st.sampled_from([2.0**-k for k in range(12)]), st.floats(2.0**-13, 4.0, width=32)
-)
+simple_scales = st.sampled_from([2.0**-k for k in range(12)])
+scales = st.one_of(simple_scales, st.floats(2.0**-13, 4.0, width=32))
 # A sum times a power of two stands exactly between two whole numbers now and then.
-multipliers = st.one_of(
-    st.sampled_from([2.0**-k for k in range(20)]), st.floats(2.0**-20, 1.0, width=32)
-)
+simple_multipliers = st.sampled_from([2.0**-k for k in range(20)])
+multipliers = st.one_of(simple_multipliers, st.floats(2.0**-20, 1.0, width=32))
 
 
 @st.composite
@@ -91,7 +89,12 @@ def float_networks(draw: st.DrawFn) -> FloatNetwork:
 
 
 @st.composite
-def int8_networks(draw: st.DrawFn, most_channels: int = 4) -> Int8Network:
+def int8_networks(
+    draw: st.DrawFn,
+    most_channels: int = 4,
+    scales: st.SearchStrategy[float] = scales,
+    multipliers: st.SearchStrategy[float] = multipliers,
+) -> Int8Network:
     """Weights over all of -127 to 127 or at its ends only, any bias, many kinds of scale."""
     random = generator(draw)
     layers: list[Int8Layer | Int8Pool] = []

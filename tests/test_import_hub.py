@@ -202,6 +202,14 @@ def test_too_large(hub: Hub) -> None:
     assert hub.downloads(".safetensors") == []
 
 
+def test_more_than_announced(hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    limit = len(hub.models[GOOGLE]["model.safetensors"]) - 10
+    monkeypatch.setattr("lucid.importers.hub.MAX_WEIGHTS_BYTES", limit)
+    hub.surplus = -20
+    refused(GOOGLE, DownloadError, rf"model\.safetensors goes on beyond the limit of {limit} bytes")
+    assert not any("safetensors" in name or "incomplete" in name for name in files_in(tmp_path))
+
+
 def test_another_architecture_is_not_downloaded(hub: Hub) -> None:
     for config, kind in (
         ({"architecture": "resnet50"}, "resnet50"),

@@ -134,10 +134,30 @@ class _Repository:
                 )
             check_writable_folder(self._constants.HF_HUB_CACHE, needed_bytes=head.size)
         # By the branch's name, so that the cache knows it when there is no network.
-        path = Path(self._hub.hf_hub_download(**place, revision=self.revision))
+        bar = self._bounded_bar(file, max_bytes)
+        path = Path(self._hub.hf_hub_download(**place, revision=self.revision, tqdm_class=bar))
         self.revision = path.parent.name
         self._verify(path, head.etag)
         return path
+
+    def _bounded_bar(self, file: str, max_bytes: int) -> type:
+        """A progress bar that ends a download which sends more than it may, whatever it announced.
+
+        It is told of each piece before that is written; ``http_get`` compares sizes at the end.
+        """
+        bar: Any = require("huggingface_hub.utils", extra="import").tqdm
+        too_long = f"{self.url}: {file} goes on beyond the limit of {max_bytes} bytes"
+
+        class BoundedBar(bar):  # type: ignore[misc]
+            _room: float = max_bytes
+
+            def update(self, n: float | None = 1) -> Any:
+                self._room -= n or 0
+                if self._room < 0:
+                    raise DownloadError(too_long)
+                return super().update(n)
+
+        return BoundedBar
 
     def _head(self, file: str) -> Any:
         """What the hub says of a file: commit, checksum and size; None if it can't be reached.
