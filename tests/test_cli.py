@@ -489,7 +489,7 @@ def test_a_missing_package_is_found_before_the_images_are_read(
     package: str,
     options: list[str],
 ) -> None:
-    from lucid.classifier import Classifier
+    from lucid.prediction import Predictor
 
     def read(*_: object) -> None:
         raise AssertionError("an image was read")
@@ -497,7 +497,7 @@ def test_a_missing_package_is_found_before_the_images_are_read(
     for module in [name for name in sys.modules if name.split(".")[0] == package]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, package, None)
-    monkeypatch.setattr(Classifier, "classify", read)
+    monkeypatch.setattr(Predictor, "classify", read)
     monkeypatch.chdir(tmp_path)
     result = run("evaluate", checkpoint, data, *options)
     assert result.exit_code == 2

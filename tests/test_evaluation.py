@@ -40,7 +40,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def classifier(data: Path) -> Classifier:
-    return lucid.load(write_colour_checkpoint(data.parent / "model.safetensors", data))
+    return lucid.load(write_colour_checkpoint(data.parent / "model.safetensors", data), "torch")
 
 
 @pytest.fixture(scope="module")

@@ -1,95 +1,78 @@
-"""Files that can predict, opened as what they are: a checkpoint, or a network without PyTorch."""
+"""Files that can predict, checkpoints and networks alike, opened with what shall run them."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal, overload
 
-import numpy as np
-from numpy.typing import NDArray
-
-from lucid import checkpoint, reference
-from lucid.container import open_container
-from lucid.description import JSON
-from lucid.network import FloatLayer, FloatNetwork, Int8Layer, Int8Network, read_network
-from lucid.network.file import FORMAT
+from lucid.checkpoint import read_checkpoint
+from lucid.checks import check_choice
+from lucid.engine import Engine, Precision
+from lucid.errors import ConfigError
+from lucid.network import is_network
 from lucid.prediction import Predictor
 
-__all__ = ["NetworkClassifier", "is_network", "load"]
-
-_AT_ONCE = 4
-
-
-def load(path: str | Path) -> Predictor:
-    """Read a checkpoint or a network and make it ready to predict; no code runs from the file.
-
-    A checkpoint gives a ``lucid.Classifier``, which needs PyTorch; a network, float or int8, gives
-    a ``NetworkClassifier``, which does not.
-
-    Raises:
-        CheckpointError: the file is missing, truncated, foreign or inconsistent.
-        MissingDependencyError: it is a checkpoint, and PyTorch is not installed.
-    """
-    if is_network(path):
-        return NetworkClassifier(read_network(path))
+if TYPE_CHECKING:
     from lucid.classifier import Classifier
 
-    return Classifier.from_checkpoint(checkpoint.read_checkpoint(path))
+__all__ = ["load"]
+
+Runtime = Literal["native", "torch"]
+
+RUNTIMES: tuple[Runtime, ...] = ("native", "torch")
 
 
-def is_network(path: str | Path) -> bool:
-    """Whether a file is a network; raises CheckpointError if it is no checkpoint either."""
-    with open_container(path, checkpoint.FORMAT, FORMAT) as container:
-        return container.format == FORMAT
-
-
-class NetworkClassifier(Predictor):
-    """A folded network together with its class names and its preprocessing.
+@overload
+def load(
+    path: str | Path,
+    engine: Literal["native"] = ...,
+    *,
+    precision: Precision | None = ...,
+    threads: int | None = ...,
+) -> Engine: ...
+@overload
+def load(path: str | Path, engine: Literal["torch"]) -> Classifier: ...
+@overload
+def load(
+    path: str | Path,
+    engine: Runtime = ...,
+    *,
+    precision: Precision | None = ...,
+    threads: int | None = ...,
+) -> Predictor: ...
+def load(
+    path: str | Path,
+    engine: Runtime = "native",
+    *,
+    precision: Precision | None = None,
+    threads: int | None = None,
+) -> Predictor:
+    """Read a checkpoint or a network and make it ready to predict; no code runs from the file.
 
     Args:
-        network: float or int8.
+        path: of a file that ``lucid train``, ``import`` or ``quantize`` wrote; told by its content.
+        engine: ``"native"``: a ``lucid.Engine``, which needs no PyTorch; ``"torch"``: a
+            ``lucid.Classifier``, for checkpoints. They share all of ``lucid.prediction.Predictor``.
+        precision: in which the native engine computes, see ``lucid.Engine``; as the file is stored
+            when left out.
+        threads: of the native engine, for one call; one for each processor when left out.
+    Raises:
+        CheckpointError: the file is missing, truncated, foreign or inconsistent.
+        ConfigError: an argument is out of range or unknown, or can't be had from this file.
+        MissingDependencyError: PyTorch is asked for, and not installed.
     """
+    check_choice("engine", engine, RUNTIMES)
+    if engine == "native":
+        return Engine(path, precision, threads)
+    if precision is not None or threads is not None:
+        raise ConfigError(
+            "precision and threads are for the native engine; PyTorch computes in float32, and "
+            "torch.set_num_threads or the variable OMP_NUM_THREADS sets its threads"
+        )
+    if is_network(path):
+        raise ConfigError(
+            f"{path}: a network, which only the native engine runs; PyTorch runs checkpoints"
+        )
+    from lucid.classifier import Classifier
 
-    def __init__(self, network: FloatNetwork | Int8Network) -> None:
-        super().__init__(network.class_names, network.preprocessing)
-        self.network = network
-
-    @property
-    def provenance(self) -> Mapping[str, JSON]:
-        """Where the network came from."""
-        return self.network.provenance
-
-    @property
-    def title(self) -> str:
-        """What the network is, in a few words."""
-        return "int8 network" if isinstance(self.network, Int8Network) else "float32 network"
-
-    @property
-    def map_side(self) -> int:
-        """Cells along each side of a class-activation map; one cell alone shows no place."""
-        side = self.preprocessing.resolution
-        for layer in self.network.layers[:-2]:  # without pool and classifier
-            side = layer.output_side(side)
-        return side
-
-    def _logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return _execute(self.network, pixels)
-
-    def _maps(self, pixels: NDArray[np.uint8], classes: NDArray[np.int64]) -> NDArray[np.float32]:
-        (last, features), _, (dense, _) = deque(reference.trace(self.network, pixels), maxlen=3)
-        assert isinstance(dense, FloatLayer | Int8Layer)
-        weights = dense.weight[classes].astype(np.float32)  # (N, c)
-        features = features.astype(np.float32)  # (N, c, h, w)
-        if isinstance(dense, Int8Layer) and isinstance(last, Int8Layer):
-            weights *= dense.weight_scale[classes, np.newaxis]
-            features *= np.float32(last.output_scale)
-        maps: NDArray[np.float32] = np.einsum("nchw,nc->nhw", features, weights)
-        return maps
-
-
-def _execute(network: FloatNetwork | Int8Network, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Logits of a batch; the one place that knows what executes networks."""
-    # A few at a time, since the reference needs some 50 MB an image at resolution 224.
-    parts = range(0, len(pixels), _AT_ONCE)
-    return np.concatenate([reference.run(network, pixels[i : i + _AT_ONCE]) for i in parts])
+    return Classifier.from_checkpoint(read_checkpoint(path))

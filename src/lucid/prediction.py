@@ -90,17 +90,17 @@ class Predictor(ABC):
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Logits of images that have the network's resolution already.
 
-        uint8 (N, resolution, resolution, C) or one image without N -> float32 (N, K).
+        uint8 (N, resolution, resolution, C) -> float32 (N, K), or one image without N -> (K,).
 
         Raises:
             ShapeError: another shape or dtype.
         """
-        pixels = self._checked(pixels)
-        logits = np.empty((len(pixels), len(self.class_names)), np.float32)
-        for start in range(0, len(pixels), BATCH):
+        batch = self._checked(pixels)
+        logits = np.empty((len(batch), len(self.class_names)), np.float32)
+        for start in range(0, len(batch), BATCH):
             part = slice(start, start + BATCH)
-            logits[part] = self._logits(pixels[part])
-        return logits
+            logits[part] = self._logits(batch[part])
+        return logits if pixels.ndim == 4 else logits[0]
 
     @abstractmethod
     def _logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

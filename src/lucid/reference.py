@@ -6,6 +6,7 @@ bit.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,7 +25,7 @@ from lucid.network import (
     Layer,
 )
 
-__all__ = ["execute", "pad", "requantise", "run", "trace"]
+__all__ = ["class_activation_maps", "execute", "pad", "requantise", "run", "trace"]
 
 Array = NDArray[Any]
 FloatType = type[np.float32] | type[np.float64]
@@ -65,6 +66,31 @@ def trace(
     if dtype != np.float32:
         raise ConfigError("an int8 network has its own arithmetic: leave dtype out")
     return _trace_int8(network, pixels)
+
+
+def class_activation_maps(
+    network: FloatNetwork | Int8Network, pixels: Pixels, classes: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """What each cell before the pool adds to a class's logit (Zhou et al. 2016, arXiv:1512.04150).
+
+    The mean of a map and the classifier's bias are the logit, but for the rounding of an int8
+    network's pool.
+
+    Args:
+        pixels: as in ``run``.
+        classes: (N,), the class of each image.
+    Returns:
+        float32 (N, h, w).
+    """
+    (last, features), _, (dense, _) = deque(trace(network, pixels), maxlen=3)
+    assert isinstance(dense, FloatLayer | Int8Layer)
+    weights = dense.weight[classes].astype(np.float32)  # (N, c)
+    features = features.astype(np.float32)  # (N, c, h, w)
+    if isinstance(dense, Int8Layer) and isinstance(last, Int8Layer):
+        weights *= dense.weight_scale[classes, np.newaxis]
+        features *= np.float32(last.output_scale)
+    maps: NDArray[np.float32] = np.einsum("nchw,nc->nhw", features, weights)
+    return maps
 
 
 def execute(

@@ -35,6 +35,7 @@ COMMANDS = {
     "predict": "Name what is in photos.",
     "inspect": "Show what a checkpoint holds, layer by layer.",
     "benchmark": "Measure speed beside other runtimes.",
+    "engine": "Show what the engine computes with here.",
     "chart": "Draw a model as a chart.",
     "import": "Turn published weights into a checkpoint.",
     "quantize": "Round a checkpoint to int8.",

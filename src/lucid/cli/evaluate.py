@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from lucid.cli.running import engine_options
 from lucid.cli.terminal import console, printable, say, track
 from lucid.data.samples import quote_names
 from lucid.errors import DataError, require
@@ -38,8 +39,14 @@ _PAIRS_SHOWN = 5
     metavar="FILE.html",
     help="Write one self-contained page with pictures.",
 )
+@engine_options
 def command(
-    checkpoint: Path, data: Path, split: str | None, as_json: bool, report: Path | None
+    checkpoint: Path,
+    data: Path,
+    split: str | None,
+    as_json: bool,
+    report: Path | None,
+    **running: Any,
 ) -> None:
     """Measure a checkpoint on labelled photos.
 
@@ -56,7 +63,7 @@ def command(
     if report is not None:
         require("matplotlib", extra="train")
         check_writable_folder(report.parent)
-    classifier = load(checkpoint)
+    classifier: Predictor = load(checkpoint, **running)
     dataset = open_data(data)
     for warning in dataset.warnings:
         say(warning, "warning")

@@ -79,8 +79,7 @@ def find_model(model: str, resolution: int | None, **given: float | None) -> Mod
     """
     from lucid.architecture import MODEL_NAMES, MobileNetArguments
     from lucid.checkpoint import read_header
-    from lucid.network import layers, read_network
-    from lucid.opening import is_network
+    from lucid.network import is_network, layers, read_network
 
     named = {name: value for name, value in given.items() if value is not None}
     if model in MODEL_NAMES:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import sys
+import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lucid.cli.running import engine_options
 from lucid.cli.terminal import console, printable, say, track
 from lucid.errors import ConfigError
 
@@ -54,24 +56,28 @@ class _Answer:
     metavar="DIR",
     help="Write the class-activation map of each image's first label into DIR.",
 )
+@engine_options
 @click.pass_context
 def command(
     ctx: click.Context,
+    /,
     checkpoint: Path,
     images: tuple[str, ...],
     top: int,
     layout: str | None,
     explain: Path | None,
+    **running: Any,
 ) -> None:
     """Name what is in photos.
 
     A FOLDER is searched with all folders in it; - is one picture on standard input. A picture that
-    can't be read is reported, the others are predicted, and the exit code is 2.
+    can't be read is reported, the others are predicted, and the exit code is 2. JSON and CSV are
+    printed while the work goes on, a table at its end.
     """
     from lucid.files import check_writable_folder
     from lucid.opening import load
 
-    classifier = load(checkpoint)
+    classifier: Predictor = load(checkpoint, **running)
     sources = list(_sources(images))
     if explain is not None:
         check_writable_folder(explain)
@@ -79,17 +85,23 @@ def command(
             side = classifier.preprocessing.resolution
             say(f"at resolution {side} a map is a single cell, which shows no place", "warning")
     names = _ExplanationNames(explain, sources) if explain else None
-    answers = []
-    for one in classifier.classify(track(sources, "Predicting")):
-        explanation = _explain(classifier, one, names) if names and one.error is None else None
-        answers.append(_Answer(classifier.prediction(one, top), explanation))
+    errors: list[str] = []
+
+    def answers() -> Iterator[_Answer]:
+        # On a terminal, results that are printed meanwhile show well enough how far it has got.
+        shown = layout is not None and sys.stdout.isatty()
+        for one in classifier.classify(sources if shown else track(sources, "Predicting")):
+            if one.error is not None:
+                errors.append(one.error)
+            explanation = _explain(classifier, one, names) if names and one.error is None else None
+            yield _Answer(classifier.prediction(one, top), explanation)
+
     write = {"json": _write_json, "csv": _write_csv}.get(layout or "", _write_table)
-    write(answers)
-    errors = [answer.prediction.error for answer in answers if answer.prediction.error]
+    write(answers())
     for error in errors[:_ERRORS_SHOWN]:
         say(error, "error")
     if errors:
-        say(f"{len(errors):,} of {len(answers):,} images could not be read", "error")
+        say(f"{len(errors):,} of {len(sources):,} images could not be read", "error")
         ctx.exit(2)
 
 
@@ -153,9 +165,10 @@ def _explain(classifier: Predictor, one: Classified, names: _ExplanationNames) -
     return path
 
 
-def _write_table(answers: list[_Answer]) -> None:
+def _write_table(found: Iterable[_Answer]) -> None:
     from rich.table import Table
 
+    answers = list(found)  # a table's columns fit what is in them
     explained = any(answer.explanation for answer in answers)
     table = Table("image", "label", box=None, header_style="bold", pad_edge=False)
     table.add_column("probability", justify="right")
@@ -171,8 +184,14 @@ def _write_table(answers: list[_Answer]) -> None:
         console().print(table)
 
 
-def _write_json(answers: list[_Answer]) -> None:
-    click.echo(json.dumps([_to_json(answer) for answer in answers], indent=2))
+def _write_json(answers: Iterable[_Answer]) -> None:
+    """One list, each of its objects as soon as it is known."""
+    before = "["
+    for answer in answers:
+        text = textwrap.indent(json.dumps(_to_json(answer), indent=2), "  ")
+        click.echo(f"{before}\n{text}", nl=False)
+        before = ","
+    click.echo("\n]")
 
 
 def _to_json(answer: _Answer) -> dict[str, Any]:
@@ -185,7 +204,7 @@ def _to_json(answer: _Answer) -> dict[str, Any]:
     }
 
 
-def _write_csv(answers: list[_Answer]) -> None:
+def _write_csv(answers: Iterable[_Answer]) -> None:
     # A program gets the names as they are; a terminal must not be steered by them.
     shown = printable if sys.stdout.isatty() else str
     writer = csv.writer(sys.stdout, lineterminator="\n")
@@ -200,3 +219,4 @@ def _write_csv(answers: list[_Answer]) -> None:
             write(prediction.source, "", "", "", prediction.error, explanation)
         for rank, (label, probability) in enumerate(prediction.labels, start=1):
             write(prediction.source, rank, label, probability, "", explanation)
+        sys.stdout.flush()

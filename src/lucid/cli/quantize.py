@@ -82,10 +82,10 @@ def command(
     --finetune the rounded network is trained for a few minutes, which regains most of what it lost.
     """
     from lucid.checkpoint import read_checkpoint
+    from lucid.engine import Engine
     from lucid.files import check_writable_folder, write_text
     from lucid.lowering import lower
     from lucid.network import write_network
-    from lucid.opening import NetworkClassifier
     from lucid.quantization import compare, quantise_calibrated
     from lucid.quantization.images import affordable, load_images, open_pictures, ranked
     from lucid.quantization.report import report as page
@@ -118,7 +118,7 @@ def command(
         quantised,
         compared.pixels,
         [one.label for one in compared.samples] if labelled else None,
-        executor=NetworkClassifier,
+        executor=Engine,
         track=lambda batches: track(batches, "Comparing"),
     )
     quantised = replace(

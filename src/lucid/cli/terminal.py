@@ -31,10 +31,15 @@ def console(*, stderr: bool = False) -> Console:
 
 def track(items: Iterable[T], what: str) -> Iterable[T]:
     """The items, with a progress bar on stderr while they are taken, if that is a terminal."""
-    from rich.progress import track as rich_track
+    from rich.progress import Progress
 
     bar = console(stderr=True)
-    return rich_track(items, what, console=bar, transient=True, disable=not bar.is_terminal)
+    # Results go to stdout meanwhile, which rich would turn to where its bar is.
+    progress = Progress(
+        console=bar, transient=True, disable=not bar.is_terminal, redirect_stdout=False
+    )
+    with progress:
+        yield from progress.track(items, description=what)
 
 
 def printable(text: str) -> str:

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from lucid.network.file import network_bytes, read_network, write_network
+from lucid.network.file import is_network, network_bytes, read_network, write_network
 from lucid.network.floating import FloatLayer, FloatNetwork, FloatPool
 from lucid.network.integer import Int8Layer, Int8Network, Int8Pool
 from lucid.network.layers import (
@@ -32,6 +32,7 @@ __all__ = [
     "Layer",
     "SizedLayer",
     "Totals",
+    "is_network",
     "layers",
     "network_bytes",
     "read_network",

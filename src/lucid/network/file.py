@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from lucid import checkpoint
 from lucid.checks import check_choice, check_names
 from lucid.container import (
     Format,
@@ -100,6 +101,12 @@ def read_network(path: str | Path) -> Network:
         )
         build = _float_network if header.precision == "float32" else _int8_network
         return build(header, container.read_tensors())
+
+
+def is_network(path: str | Path) -> bool:
+    """Whether a file is a network; raises CheckpointError if it is no checkpoint either."""
+    with open_container(path, checkpoint.FORMAT, FORMAT) as container:
+        return container.format == FORMAT
 
 
 def parse_header(values: dict[str, Any]) -> NetworkHeader:

@@ -94,8 +94,8 @@ def compare(
     Args:
         pixels: uint8 (N, H, W, C).
         labels: (N,), the classes; None where they are not known.
-        executor: gives what runs a network on a batch, such as ``lucid.opening.NetworkClassifier``;
-            by default the reference, which the noise of layers always comes from.
+        executor: gives what runs a network on a batch, such as ``lucid.Engine``; by default the
+            reference, which the noise of layers always comes from.
         track: wraps the batches while they are worked through, for a progress bar.
     Raises:
         DataError: there is no image.
