@@ -109,8 +109,7 @@ void depthwise(const Step& s, const void* packed, const void* in, void* out, voi
                int block, int begin, int end) {
   const Packed p(packed, s.kind, s.in.channels, s.out.channels);
   std::memset(scratch, 0, depthwise_scratch_bytes(s));
-  DepthwiseRows d;
-  d.maximum = _mm512_set1_epi8(static_cast<char>(s.maximum));
+  DepthwiseBlock d;
   d.vectors_in = static_cast<int>(plane_bytes(s.in)) / kVector;
   d.vectors_out = static_cast<int>(plane_bytes(s.out)) / kVector;
   d.in_row = row_bytes(s.in);
@@ -120,32 +119,37 @@ void depthwise(const Step& s, const void* packed, const void* in, void* out, voi
   // a wide image, so that the next blocks find theirs in the cache.
   const int band = s.out.width >= 56 ? kWideBand : s.out.height;
   const int panels = divide_up(s.out.channels, kLanes);
+  int top = begin / (band * panels) * band;
+  int height = s.out.height - top < band ? s.out.height - top : band;
+  int panel = (begin - top * panels) / height;
+  int first = top + (begin - top * panels) % height;
   for (int unit = begin; unit < end;) {
-    const int top = unit / (band * panels) * band;
-    const int height = s.out.height - top < band ? s.out.height - top : band;
-    const int within = unit - top * panels;
-    const int panel = within / height;
-    const int first = top + within % height;
     const int left = top + height - first;
     const int rows = left < end - unit ? left : end - unit;
     const auto at = static_cast<std::size_t>(panel);
-    for (int r = 0; r < 3; ++r) d.weights[r] = turn(load(p.weights + at * p.panel + r * kVector));
-    d.bias = load(p.bias + panel * kLanes);
-    d.multiplier = _mm512_loadu_ps(p.multiplier + panel * kLanes);
+    d.weights = p.weights + at * p.panel;
+    d.bias = p.bias + panel * kLanes;
+    d.multiplier = p.multiplier + panel * kLanes;
     d.in = static_cast<const std::uint8_t*>(in) + at * plane_bytes(s.in);
     d.out = static_cast<std::uint8_t*>(out);
     if (block_of(s.out.channels) == 8) {
-      depthwise_rows_any<8>(s, d, first, first + rows);
+      depthwise_rows<8>(s, d, first, first + rows);
     } else if (block == kLanes) {
       d.out += at * plane_bytes(s.out);
-      depthwise_rows_any<16>(s, d, first, first + rows);
+      depthwise_rows<16>(s, d, first, first + rows);
     } else {
       // [channel/64][y][x][64]
       d.out_row = static_cast<std::size_t>(round_up(s.out.width, 4)) * 64;
       d.out += at / 4 * d.out_row * static_cast<std::size_t>(s.out.height) + at % 4 * kLanes;
-      depthwise_rows_any<64>(s, d, first, first + rows);
+      depthwise_rows<64>(s, d, first, first + rows);
     }
     unit += rows;
+    if (++panel == panels) {
+      panel = 0;
+      top += band;
+      height = s.out.height - top < band ? s.out.height - top : band;
+    }
+    first = top;
   }
 }
 
