@@ -2,6 +2,7 @@
 
 Latency and throughput at several sizes, threads, batches and instruction sets; the time and the
 memory from a file to the first result, in a fresh process; and a folder of photos end to end.
+layers.py shows where the engine's time goes.
 
     python benchmarks/inference.py [--network FILE ...] [--photos DATA] [--part NAME ...] [--quick]
 
@@ -153,8 +154,9 @@ def measure_speed(settings: Settings) -> tuple[dict[str, Any], list[str]]:
         "",
         f"Milliseconds a call, median of {settings.rounds} rounds in turn, each runtime in a"
         " process of its own. Images are in memory as each wants them; lucid's time includes"
-        " normalising the bytes. G/s: billions of multiply-adds a second. Agreement: how often the"
-        " label is that of float32 arithmetic.",
+        " normalising the bytes. G/s: billions of multiply-adds a second. Peak: their share of what"
+        " the CPU's best instruction for the precision can do, measured in the same rounds."
+        " Agreement: how often the label is that of float32 arithmetic.",
     ]
     for case in QUICK_CASES if settings.quick else CASES:
         if case.threads > cores():
@@ -171,8 +173,7 @@ def measure_speed(settings: Settings) -> tuple[dict[str, Any], list[str]]:
             track=report,
         )
         results[str(case)] = comparison.to_json()
-        cost = totals(sized_layers(network.layers, *work.size)).multiply_adds * case.batch
-        page += ["", f"### {str(case).capitalize()}", "", *speed_table(comparison, cost)]
+        page += ["", f"### {str(case).capitalize()}", "", *speed_table(comparison)]
     return results, page
 
 
@@ -191,22 +192,23 @@ def report(items: Sequence[Candidate]) -> Iterable[Candidate]:
         yield item
 
 
-def speed_table(comparison: Comparison, cost: int) -> list[str]:
+def speed_table(comparison: Comparison) -> list[str]:
     ours = [one for one in comparison.measurements if one.candidate.peer == "lucid"]
-    header = ["runtime", "precision", "ms", "spread", "G/s", "agreement"]
+    header = ["runtime", "precision", "ms", "spread", "G/s", "peak", "agreement"]
     header += [f"lucid {one.candidate.precision}" for one in ours]
-    rows = [speed_row(one, ours, cost) for one in comparison.measurements]
+    rows = [speed_row(one, ours) for one in comparison.measurements]
     failures = [f"- left out: {message}" for message in comparison.failures.values()]
     return [*table(header, rows), *([""] if failures else []), *failures]
 
 
-def speed_row(one: Measurement, ours: list[Measurement], cost: int) -> list[str]:
+def speed_row(one: Measurement, ours: list[Measurement]) -> list[str]:
     return [
         one.candidate.peer,
         one.candidate.precision,
         f"{1e3 * one.seconds:.3f}",
         f"{1e3 * min(one.turns):.3f} to {1e3 * max(one.turns):.3f}",
-        f"{cost / one.seconds / 1e9:.0f}",
+        f"{one.multiply_adds / one.seconds / 1e9:.0f}",
+        "" if one.share is None else f"{one.share:.0%}",
         f"{one.agreement:.1%}",
         *("" if mine is one else f"{mine.times_as_fast_as(one):.2f}x" for mine in ours),
     ]

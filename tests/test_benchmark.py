@@ -158,7 +158,8 @@ def test_machine_is_described() -> None:
 
 def measurement(peer: str, precision: str, *turns: float) -> Measurement:
     candidate = Candidate(peer, precision)  # type: ignore[arg-type]
-    return Measurement(candidate, {}, 1.0, turns, 0.99, 0.5)
+    peak = 1e9 if precision == "int8" else None
+    return Measurement(candidate, {}, 1.0, turns, 0.99, 0.5, 250_000, peak)
 
 
 @pytest.fixture
@@ -212,8 +213,11 @@ def test_the_command_shows_a_table(saved: Path, asked: list[Candidate]) -> None:
     assert asked == [Candidate("lucid", "float32", 2), Candidate("lucid", "int8", 2)]
     header, *rows = result.stdout.splitlines()
     assert " ".join(header.split()) == (
-        "runtime precision ms spread images/s agreement largest difference "
+        "runtime precision ms spread images/s of peak agreement largest difference "
         "lucid float32 is lucid int8 is"
+    )
+    assert " ".join(rows[1].split()) == (
+        "lucid int8 1.000 1.000 to 2.000 1,000 25% 99.0% 0.5 0.25x"
     )
     assert " ".join(rows[2].split()) == (
         "torch float32 8.000 8.000 to 8.000 125 99.0% 0.5 2.00x 8.00x"

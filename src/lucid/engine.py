@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from lucid import _native
     from lucid.models import MobileNet
 
-__all__ = ["Engine", "StepTime", "isas"]
+__all__ = ["Engine", "Peak", "StepTime", "isas", "measure_bandwidth", "measure_peak"]
 
 Precision = Literal["int8", "float32", "bfloat16", "float32-split"]
 Source = str | Path | Checkpoint | FloatNetwork | Int8Network
@@ -46,12 +46,21 @@ _EXPLAINED_AT_ONCE = 4  # the reference needs some 50 MB an image at resolution 
 
 
 @dataclass(frozen=True)
+class Peak:
+    """The most that one thread of this CPU can do: ``multiply_adds`` a second, by ``instruction``."""
+
+    instruction: str
+    multiply_adds: float
+
+
+@dataclass(frozen=True)
 class StepTime:
     """What one step of a network took for one image.
 
     ``layers`` are the names of the layers that it runs in one go, ``seconds`` the median,
     ``multiply_adds`` the arithmetic; bytes are those of the weights as the kernels store them, and
-    of the activations that are read and written.
+    of the activations that are read and written. ``peak`` is how many multiply-adds a second the
+    engine's threads could do at most, measured just before; None where ``measure_peak`` knows none.
     """
 
     layers: tuple[str, ...]
@@ -59,6 +68,12 @@ class StepTime:
     multiply_adds: int
     weight_bytes: int
     activation_bytes: int
+    peak: float | None
+
+    @property
+    def share(self) -> float | None:
+        """Of the peak that was reached, 0 to 1."""
+        return None if self.peak is None else self.multiply_adds / self.seconds / self.peak
 
 
 class Engine(Predictor):
@@ -194,8 +209,10 @@ class Engine(Predictor):
         check_integer("repetitions", repetitions, 1, 100_000)
         self(pixels[:1] if pixels.ndim == 4 else pixels)
         image = pixels[:1] if pixels.ndim == 4 else pixels[np.newaxis]
+        one = measure_peak(self.precision, self.isa)
+        peak = None if one is None else one.multiply_adds * self.threads
         rows = self._native.profile(np.ascontiguousarray(image), repetitions)
-        return [StepTime(tuple(row[0]), *row[1:]) for row in rows]
+        return [StepTime(tuple(row[0]), *row[1:], peak) for row in rows]
 
     def _logits(self, pixels: Pixels) -> NDArray[np.float32]:
         return self(pixels)
@@ -204,9 +221,7 @@ class Engine(Predictor):
         maps = np.empty((len(pixels), self.map_side, self.map_side), np.float32)
         for start in range(0, len(pixels), _EXPLAINED_AT_ONCE):
             part = slice(start, start + _EXPLAINED_AT_ONCE)
-            maps[part] = reference.class_activation_maps(
-                self._network, pixels[part], classes[part]
-            )
+            maps[part] = reference.class_activation_maps(self._network, pixels[part], classes[part])
         return maps
 
     @cached_property
@@ -243,6 +258,40 @@ def isas(precision: Precision, *, runnable: bool = True) -> list[str]:
     check_choice("precision", precision, PRECISIONS)
     found: list[str] = _module().isas(precision, runnable)
     return found
+
+
+def measure_peak(
+    precision: Precision, isa: str | None = None, *, seconds: float = 0.02
+) -> Peak | None:
+    """How fast one thread can run the instruction that a set of kernels is bound by, alone.
+
+    None if that is not known: of plain C++, or of a compiler without GNU assembly.
+
+    Args:
+        precision: as in ``Engine``.
+        isa: as in ``Engine``.
+        seconds: to measure, about.
+    Raises:
+        ConfigError: an argument is unknown, or the CPU lacks it.
+    """
+    check_choice("precision", precision, PRECISIONS)
+    instruction, multiply_adds = _module().measure_peak(precision, isa or "", seconds)
+    return Peak(instruction, multiply_adds) if instruction else None
+
+
+def measure_bandwidth(size: int, *, seconds: float = 0.02) -> float | None:
+    """Bytes that one thread can load in a second from ``size`` bytes, again and again.
+
+    Of the L1 cache when they fit it, and so on. None where vector loads are not known.
+
+    Args:
+        size: in bytes, 1 to 1,073,741,824.
+        seconds: to measure, about.
+    Raises:
+        ConfigError: the size is out of range.
+    """
+    check_integer("size", size, 1, 1 << 30)
+    return _module().measure_bandwidth(size, seconds) or None
 
 
 def _opened(source: Source) -> Path | Checkpoint | FloatNetwork | Int8Network:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lucid import reference
-from lucid.benchmark.peers import Candidate, Task, Workload
+from lucid.benchmark.peers import Candidate, Precision, Task, Workload, best_kernels
 from lucid.benchmark.samples import photo_like
 from lucid.benchmark.worker import Worker, WorkerError
+from lucid.engine import measure_peak
+from lucid.errors import LucidError
 from lucid.images import Pixels
 from lucid.network import FloatNetwork, Int8Network
 from lucid.quantization import measure_ranges, quantise
@@ -35,6 +37,9 @@ class Measurement:
         turns: the median seconds of a call in each round.
         agreement: share of the pictures whose largest logit is that of the reference in float32.
         difference: the largest one of a logit to the reference's.
+        multiply_adds: of a call.
+        peak: multiply-adds a second that the machine's threads could do at most with the best
+            instruction for this precision within the candidate's limit; None if not known.
     """
 
     candidate: Candidate
@@ -43,11 +48,18 @@ class Measurement:
     turns: tuple[float, ...]
     agreement: float
     difference: float
+    multiply_adds: int = 0
+    peak: float | None = None
 
     @property
     def seconds(self) -> float:
         """Of a call: the median over the rounds."""
         return statistics.median(self.turns)
+
+    @property
+    def share(self) -> float | None:
+        """Of the peak that it reached."""
+        return None if self.peak is None else self.multiply_adds / self.seconds / self.peak
 
     def to_json(self) -> dict[str, Any]:
         """Everything, as JSON values."""
@@ -58,6 +70,9 @@ class Measurement:
             "preparation_seconds": self.preparation,
             "agreement": self.agreement,
             "largest_difference": self.difference,
+            "multiply_adds": self.multiply_adds,
+            "peak": self.peak,
+            "share": self.share,
             "facts": dict(self.facts),
         }
 
@@ -147,11 +162,13 @@ def compare(
             except WorkerError as error:
                 failures[str(candidate)] = str(error)
         turns: list[list[float]] = [[] for _ in workers]
+        peaks = _Peaks()
         for number in range(rounds):
             # Nobody always runs behind the same one.
             order = np.random.default_rng(number).permutation(len(workers))
             for index in order:
                 turns[index].append(float(np.median(workers[index].turn(seconds))))
+            peaks.measure([worker.candidate for worker in workers])
     found = tuple(
         Measurement(
             candidate=worker.candidate,
@@ -160,10 +177,33 @@ def compare(
             turns=tuple(times),
             agreement=float((logits.argmax(axis=1) == expected.argmax(axis=1)).mean()),
             difference=float(np.abs(logits - expected).max()),
+            multiply_adds=work.multiply_adds,
+            peak=peaks.of(worker.candidate),
         )
         for worker, times, logits in zip(workers, turns, answers, strict=True)
     )
     return Comparison(found, failures)
+
+
+class _Peaks:
+    """What one thread of the machine could do, measured again and again; the most counts."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[Precision, str | None], float] = {}
+
+    def measure(self, candidates: Iterable[Candidate]) -> None:
+        """Once for each precision and limit of the candidates."""
+        for precision, isa in {(one.precision, one.isa) for one in candidates}:
+            with suppress(LucidError):  # other runtimes may know what the engine does not
+                peak = measure_peak(precision, best_kernels(precision, isa))
+                if peak is not None:
+                    before = self._found.get((precision, isa), 0.0)
+                    self._found[precision, isa] = max(before, peak.multiply_adds)
+
+    def of(self, candidate: Candidate) -> float | None:
+        """Multiply-adds a second that the candidate's threads could do; None if not known."""
+        one = self._found.get((candidate.precision, candidate.isa))
+        return None if one is None else one * candidate.threads
 
 
 def _reference(network: FloatNetwork, photos: Pixels) -> NDArray[np.float32]:

@@ -83,7 +83,8 @@ def command(
     All are prepared first, each in a process of its own, then measured in turn, round after round,
     on pictures like photos. A time is that of a call on images that are already in memory as the
     runtime wants them; lucid's includes normalising the bytes. Agreement is the share of pictures
-    on which a runtime gives the label that float32 arithmetic gives.
+    on which a runtime gives the label that float32 arithmetic gives. The peak is what the CPU's
+    best instruction for a precision can do, measured in the same rounds.
     """
     from dataclasses import replace
 
@@ -209,7 +210,7 @@ def _table(comparison: Comparison, batch: int) -> Table:
 
     ours = [one for one in comparison.measurements if one.candidate.peer == "lucid"]
     table = Table("runtime", "precision", box=None, header_style="bold", pad_edge=False)
-    for title in ("ms", "spread", "images/s", "agreement", "largest difference"):
+    for title in ("ms", "spread", "images/s", "of peak", "agreement", "largest difference"):
         table.add_column(title, justify="right")
     for one in ours:
         table.add_column(f"lucid {one.candidate.precision} is", justify="right")
@@ -222,6 +223,7 @@ def _table(comparison: Comparison, batch: int) -> Table:
             f"{1e3 * one.seconds:.3f}",
             f"{1e3 * low:.3f} to {1e3 * high:.3f}",
             f"{batch / one.seconds:,.0f}",
+            "" if one.share is None else f"{one.share:.0%}",
             f"{one.agreement:.1%}",
             f"{one.difference:.2g}",
             *ratios,

@@ -11,8 +11,10 @@ from typing import Any, Literal, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from lucid.engine import isas
+from lucid.errors import ConfigError
 from lucid.images import Pixels
-from lucid.network import FloatNetwork, Int8Network
+from lucid.network import FloatNetwork, Int8Network, sized_layers, totals
 
 __all__ = [
     "ISAS",
@@ -25,6 +27,7 @@ __all__ = [
     "Runner",
     "Task",
     "Workload",
+    "best_kernels",
 ]
 
 Precision = Literal["float32", "bfloat16", "int8", "float32-split"]
@@ -54,6 +57,21 @@ ISAS: Mapping[str, Limit] = {
         ("avx512vnni", "avx512", "avx2", "scalar"),
     ),
 }
+
+
+def best_kernels(precision: Precision, isa: str | None) -> str | None:
+    """lucid's best kernels of this CPU within a limit; without one, None: the engine's choice.
+
+    Raises:
+        ConfigError: none are within it.
+    """
+    if isa is None:
+        return None
+    allowed = ISAS[isa].kernels
+    for name in isas(precision):
+        if name in allowed:
+            return name
+    raise ConfigError(f"lucid has no kernels for {precision} within {isa}")
 
 
 @dataclass(frozen=True)
@@ -103,6 +121,11 @@ class Workload:
     calibration: Pixels
     ranges: Mapping[str, float]
     largest_logit: float
+
+    @property
+    def multiply_adds(self) -> int:
+        """Of a call."""
+        return self.batch * totals(sized_layers(self.network.layers, *self.size)).multiply_adds
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lucid.benchmark.peers import ISAS, Runner, Task
-from lucid.engine import Engine, isas
+from lucid.benchmark.peers import Runner, Task, best_kernels
+from lucid.engine import Engine
 
 __all__ = ["prepare"]
 
@@ -11,14 +11,10 @@ __all__ = ["prepare"]
 def prepare(task: Task) -> Runner:
     """The best kernels of this CPU within the candidate's limit."""
     work, candidate = task.workload, task.candidate
-    within = None
-    if candidate.isa is not None:
-        allowed = ISAS[candidate.isa].kernels
-        within = next(name for name in isas(candidate.precision) if name in allowed)
     engine = Engine(
         work.int8 if candidate.precision == "int8" else work.network,
         precision=candidate.precision,
         threads=candidate.threads,
-        isa=within,
+        isa=best_kernels(candidate.precision, candidate.isa),
     )
     return Runner(lambda pixels: pixels, engine, lambda logits: logits, {"kernels": engine.isa})
