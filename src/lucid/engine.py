@@ -47,7 +47,7 @@ _EXPLAINED_AT_ONCE = 4  # the reference needs some 50 MB an image at resolution 
 
 @dataclass(frozen=True)
 class Peak:
-    """The most that one thread of this CPU can do: ``multiply_adds`` a second, by ``instruction``."""
+    """The most that one thread can do here: ``multiply_adds`` a second, by ``instruction``."""
 
     instruction: str
     multiply_adds: float
@@ -182,8 +182,8 @@ class Engine(Predictor):
         first call for a size plans it and allocates memory, later ones do neither.
 
         Raises:
-            ShapeError: another shape or dtype, or images too large, or smaller than the total stride
-                (than the resolution that the network was made for, where that is less).
+            ShapeError: another shape or dtype, or images too large, or smaller than the total
+                stride (than the resolution that the network was made for, where that is less).
         """
         if not isinstance(pixels, np.ndarray) or pixels.ndim not in (3, 4):
             raise self._no_images(pixels)
