@@ -280,7 +280,7 @@ def test_predicts_as_the_reference_does(int8_network: Int8Network) -> None:
     for found, expected in zip(engine.predict(pictures, top=3), logits, strict=True):
         best = np.argsort(-expected, kind="stable")[:3]
         assert [name for name, _ in found.labels] == [int8_network.class_names[k] for k in best]
-    pixels = random_pixels((9, 64, 64, 3))
+    pixels = random_pixels((9, 32, 32, 3))
     classes = np.arange(9) % 3
     maps = engine.class_activation_map(pixels, classes)
     assert maps.shape == (9, engine.map_side, engine.map_side)
