@@ -16,6 +16,7 @@ from lucid.errors import CheckpointError, OutputError
 from lucid.files import (
     atomic_path,
     cache_folder,
+    check_keeps,
     check_writable_folder,
     open_file,
     write_bytes,
@@ -91,6 +92,15 @@ def test_folders_that_can_not_be_written(tmp_path: Path) -> None:
         check_writable_folder(tmp_path / "file")
     with pytest.raises(OutputError, match="can't write here"):
         write_text(tmp_path, "a folder stands where the file should")
+
+
+def test_what_a_file_is_made_from_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "source").touch()
+    (tmp_path / "link").symlink_to("source")
+    check_keeps(tmp_path / "new", tmp_path / "source", "owner/name")
+    for path in ("source", "link", "../" + tmp_path.name + "/source"):
+        with pytest.raises(OutputError, match="would replace what it is made from; choose another"):
+            check_keeps(tmp_path / path, tmp_path / "other", str(tmp_path / "source"))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is read-only for everyone, root too")

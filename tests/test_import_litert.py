@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from import_helpers import load, logits
 
 from lucid.architecture import MobileNetArguments
-from lucid.checkpoint import Checkpoint, read_checkpoint
+from lucid.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from lucid.cli import main
 from lucid.errors import CheckpointError, ConfigError, DataError
 from lucid.images import load as load_image
@@ -402,6 +402,27 @@ def test_command(tmp_path: Path) -> None:
     assert "--mean 0.5,0.5,0.5" in result.stderr
     assert "--std" not in result.stderr
     assert read_checkpoint(out).preprocessing.std == (1, 1, 1)
+
+
+def test_command_revises_a_checkpoint(tmp_path: Path) -> None:
+    """One that lucid trained says less of its origin than one that it imported."""
+    path, out = tmp_path / "trained.safetensors", tmp_path / "out.safetensors"
+    trained = import_weights(save(mobilenet(SMALL, 32), tmp_path))
+    write_checkpoint(path, replace(trained, provenance={"recipe": {}}))
+    result = CliRunner().invoke(main, ["import", str(path), "--out", str(out), "--mean", "0,0,0"])
+    assert result.exit_code == 0, result.output
+    assert read_checkpoint(out).preprocessing.mean == (0, 0, 0)
+
+
+def test_command_keeps_its_source(tmp_path: Path) -> None:
+    path = save(mobilenet(SMALL, 32), tmp_path)
+    content = path.read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(content)
+    for source, out in ((path, path), (tmp_path, tmp_path / "model.safetensors")):
+        result = CliRunner().invoke(main, ["import", str(source), "--out", str(out)])
+        assert result.exit_code == 2
+        assert "would replace what it is made from" in result.stderr
+        assert out.read_bytes() == content
 
 
 def test_command_leaves_nothing_after_an_error(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from lucid.quantization import (
     measure_ranges,
     quantise,
     quantise_calibrated,
+    reconstruct,
 )
 from lucid.quantization.calibration import minimum_error_range
 from lucid.quantization.rounding import Rounded, Samples, round_to_fit
@@ -201,6 +202,7 @@ def test_calibration_without_images() -> None:
     network = uneven()
     for attempt in (
         lambda: quantise_calibrated(network, photos(0)),
+        lambda: reconstruct(network, photos(0)),
         lambda: measure_channels(network, []),
         lambda: compare(network, quantise_calibrated(network, photos(1)), photos(0)),
     ):

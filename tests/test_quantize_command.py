@@ -18,8 +18,9 @@ from lucid import reference
 from lucid.checkpoint import read_checkpoint, write_checkpoint
 from lucid.cli import main
 from lucid.data.sources import open_data
-from lucid.errors import ConfigError, DataError
+from lucid.errors import CheckpointError, ConfigError, DataError
 from lucid.images import load
+from lucid.importers import import_weights
 from lucid.lowering import lower
 from lucid.network import read_network
 from lucid.quantization.images import affordable, load_images, open_pictures, ranked
@@ -137,6 +138,16 @@ def test_json_and_other_data(data: Path, checkpoint: Path, tmp_path: Path) -> No
     assert values["images"] == 6
     assert values["float_top1"] == 1
     assert len(values["layers"]) == 29
+    assert "warning: so few images" in result.stderr
+
+
+def test_pictures_that_calibrated_are_counted(data: Path, checkpoint: Path, tmp_path: Path) -> None:
+    some = data.parent / "some.csv"
+    some.write_text("path,label\n" + "".join(f"{data.name}/blue/{n}.png,blue\n" for n in range(4)))
+    arguments = ("--calibrate", data, "--evaluate", some, "--out", tmp_path / "x.safetensors")
+    result = run(checkpoint, *arguments)
+    assert result.exit_code == 0, result.output
+    assert "4 images, all of the data, 3 of them those of calibration" in result.stderr
 
 
 def test_pictures_of_other_classes_compare_without_labels(checkpoint: Path, tmp_path: Path) -> None:
@@ -160,6 +171,10 @@ def test_bad_input_is_one_line_and_writes_nothing(
     assert run(checkpoint, "--calibrate", data, "--images", 3, "--out", network).exit_code == 0
     grey = tmp_path / "grey.safetensors"
     write_checkpoint(grey, small_checkpoint())
+    backbone = tmp_path / "backbone.safetensors"
+    write_checkpoint(backbone, small_checkpoint(provenance={"classifier": False}))
+    held_out = data.parent / "held-out.csv"
+    held_out.write_text(f"path,label,split\n{data.name}/amber/0.png,amber,test\n")
     unreadable = tmp_path / "unreadable"
     for name in ("a", "b"):
         (unreadable / name).mkdir(parents=True)
@@ -178,6 +193,9 @@ def test_bad_input_is_one_line_and_writes_nothing(
         ((checkpoint, "--calibrate", data, "--evaluate", empty), "there are no pictures in it"),
         ((grey, "--calibrate", data, "--evaluate", data), "does not know the data's"),
         ((checkpoint, "--calibrate", data, "--out", blocked / "x.safetensors"), "can't write here"),
+        ((backbone, "--calibrate", data), "has no classifier yet; fine-tune it first"),
+        ((checkpoint, "--calibrate", held_out), "all its pictures are for validation or test"),
+        ((checkpoint, "--calibrate", data, "--report", checkpoint), "would replace what it is"),
         ((checkpoint,), "--calibrate"),
     ):
         given = arguments if "--out" in arguments else (*arguments, "--out", out)
@@ -187,7 +205,17 @@ def test_bad_input_is_one_line_and_writes_nothing(
         assert words in last
         assert last.startswith("lucid: error: ")
         assert not out.exists()
+    read_checkpoint(checkpoint)
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".lucid")]
+
+
+def test_networks_are_no_weights_to_train_from(
+    data: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "x.safetensors"
+    assert run(checkpoint, "--calibrate", data, "--images", 3, "--out", out).exit_code == 0
+    with pytest.raises(CheckpointError, match="'lucid-network', expected 'lucid-checkpoint'"):
+        import_weights(out)
 
 
 def test_nothing_is_readable(tmp_path: Path) -> None:

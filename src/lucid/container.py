@@ -199,7 +199,8 @@ def _foreign(prefix: bytes, length: int, size: int, kinds: Sequence[Format]) -> 
         )
     return (
         f"not a whole safetensors file: it announces a header of {length} bytes (the limit is "
-        f"{MAX_HEADER_BYTES}) and has {size} bytes; it is truncated or of another format"
+        f"{MAX_HEADER_BYTES}) and has {size} bytes; it is truncated or of another format, which "
+        "'lucid import' may read"
     )
 
 

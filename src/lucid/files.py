@@ -82,6 +82,16 @@ def check_writable_folder(folder: str | Path, *, needed_bytes: int = 0) -> Path:
     return folder
 
 
+def check_keeps(path: str | Path, *sources: str | Path) -> None:
+    """Prove that a file to be written is none of those that it is made from.
+
+    Raises:
+        OutputError: it is one of ``sources``, by this path or by another.
+    """
+    if os.path.realpath(path) in map(os.path.realpath, sources):
+        raise OutputError(f"{path}: would replace what it is made from; choose another name")
+
+
 def cache_folder(name: str) -> Path:
     """The folder for what can be made again: in ``$LUCID_CACHE`` or the user's cache folder.
 

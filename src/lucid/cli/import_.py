@@ -64,15 +64,18 @@ def command(source: str, out: Path, **options: Any) -> None:
     MobileNet-V1 is refused with the layer that differs.
     """
     from lucid.checkpoint import write_checkpoint
-    from lucid.files import check_writable_folder
+    from lucid.files import check_keeps, check_writable_folder
     from lucid.importers import import_weights
+    from lucid.importers.folders import WEIGHTS
 
+    check_keeps(out, source, *(Path(source) / name for name in WEIGHTS))
     check_writable_folder(out.parent)
     checkpoint = import_weights(source, **options)
     write_checkpoint(out, checkpoint)
     arguments, preprocessing = checkpoint.arguments, checkpoint.preprocessing
     classes = f"{arguments.num_classes} classes"
-    if not checkpoint.provenance["classifier"]:
+    # What lucid trained itself says neither this nor what is assumed.
+    if checkpoint.provenance.get("classifier") is False:
         classes = "no classifier: for fine-tuning"
     console().print(
         printable(
@@ -80,7 +83,7 @@ def command(source: str, out: Path, **options: Any) -> None:
             f"{classes}"
         )
     )
-    assumed = checkpoint.provenance["assumed"]
+    assumed = checkpoint.provenance.get("assumed", [])
     assert isinstance(assumed, list)
     for name in map(str, assumed):
         value = ",".join(f"{number:g}" for number in getattr(preprocessing, name))

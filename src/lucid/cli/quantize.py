@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _IMAGES = 256
 _MAX_COMPARED = 2000
 _LAYERS_SHOWN = 3
+_FEW_IMAGES = 16
 
 
 @click.command("quantize")
@@ -83,7 +84,8 @@ def command(
     """
     from lucid.checkpoint import read_checkpoint
     from lucid.engine import Engine
-    from lucid.files import check_writable_folder, write_text
+    from lucid.errors import CheckpointError, DataError
+    from lucid.files import check_keeps, check_writable_folder, write_text
     from lucid.lowering import lower
     from lucid.network import write_network
     from lucid.quantization import compare, quantise_calibrated
@@ -97,16 +99,29 @@ def command(
     out = out or checkpoint.with_suffix(".int8.safetensors")
     for path in (out, report):
         if path is not None:
+            check_keeps(path, checkpoint)
             check_writable_folder(path.parent)
     source = read_checkpoint(checkpoint)
+    if source.provenance.get("classifier") is False:
+        raise CheckpointError(
+            f"{checkpoint}: has no classifier yet; fine-tune it first: "
+            f"lucid train DATA --weights {checkpoint}"
+        )
     network = lower(source)
     dataset = _with_split(open_pictures(calibrate), source)
     unseen = [one for one in dataset.samples if one.split in (None, "train")]
+    if not unseen:
+        raise DataError(
+            f"{calibrate}: all its pictures are for validation or test; calibrate on others"
+        )
     count = affordable(network, images)
     chosen = load_images(dataset, ranked(dataset, unseen, seed=seed), source.preprocessing, count)
     _say_unreadable(chosen)
     compared, labelled, what = _to_compare(source, dataset, chosen, evaluate)
-    say(f"calibrating on {len(chosen.samples):,} images, comparing on {what}")
+    used = len(chosen.samples)
+    say(f"calibrating on {used:,} image{'s' if used > 1 else ''}, comparing on {what}")
+    if used < _FEW_IMAGES:
+        say("so few images hardly show what the network will see; take a hundred", "warning")
 
     quantised = quantise_calibrated(
         network, chosen.pixels, track=lambda layers: track(layers, "Rounding layers")
@@ -130,7 +145,7 @@ def command(
     sizes = checkpoint.stat().st_size, out.stat().st_size
     if report is not None:
         description = (
-            f"{checkpoint}, rounded to int8 with {len(chosen.samples):,} images of {calibrate}; "
+            f"{checkpoint}, rounded to int8 with {used:,} images of {calibrate}; "
             f"both measured on {what}."
         )
         title = f"Quantising {checkpoint.name}"
@@ -174,6 +189,7 @@ def _to_compare(
     from lucid.evaluation.selection import select_samples
     from lucid.quantization.images import load_images, ranked
 
+    used = {one.path.resolve() for one in chosen.samples}
     labelled = evaluate is not None or (
         bool(dataset.splits & {"validation", "test"})
         and set(dataset.class_names) <= set(source.class_names)
@@ -183,8 +199,7 @@ def _to_compare(
         selection = select_samples(dataset, source.class_names, source.provenance)
         samples, what = selection.samples, selection.description
     else:
-        used = {one.path for one in chosen.samples}
-        samples = tuple(one for one in dataset.samples if one.path not in used)
+        samples = tuple(one for one in dataset.samples if one.path.resolve() not in used)
         what = "pictures that were not used, without labels"
         if not samples:
             samples, what = chosen.samples, "the same, as there are no others"
@@ -196,6 +211,9 @@ def _to_compare(
             raise
         return chosen, False, "the same, as no other can be read"
     _say_unreadable(compared)
+    seen = sum(one.path.resolve() in used for one in compared.samples)
+    if evaluate is not None and seen:
+        what += f", {seen:,} of them those of calibration"
     return compared, labelled, f"{len(compared.samples):,} images, {what}"
 
 

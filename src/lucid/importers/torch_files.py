@@ -9,9 +9,10 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from lucid.checkpoint import FORMAT
+from lucid import checkpoint
 from lucid.errors import CheckpointError
 from lucid.importers.parts import Array
+from lucid.network import file as network
 
 import torch  # isort: skip
 import safetensors.torch  # isort: skip
@@ -21,11 +22,11 @@ _KEYS = ("state_dict", "model_state_dict", "model", "state_dict_ema", "model_ema
 _PREFIX = "module."  # of torch.nn.parallel
 
 
-def is_checkpoint(content: bytes) -> bool:
-    """Whether the bytes are a checkpoint of lucid, which names its format in the header."""
+def is_of_lucid(content: bytes) -> bool:
+    """Whether the bytes are a checkpoint or network of lucid, which name it in the header."""
     try:
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        return bool(header["__metadata__"]["format"] == FORMAT.name)
+        return header["__metadata__"]["format"] in (checkpoint.FORMAT.name, network.FORMAT.name)
     except (ValueError, TypeError, LookupError, RecursionError):
         return False
 

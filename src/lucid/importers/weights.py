@@ -28,7 +28,7 @@ from lucid.importers.sources import find_source
 from lucid.importers.state_dicts import read_state_dict
 from lucid.importers.statistics import batch_norms, generated_images
 from lucid.importers.tf_slim import GZIP, find_litert
-from lucid.importers.torch_files import is_checkpoint, read_pickle, read_safetensors
+from lucid.importers.torch_files import is_of_lucid, read_pickle, read_safetensors
 
 _DEFAULT_RESOLUTION = 224
 
@@ -82,7 +82,7 @@ def import_weights(
     origin = find_source(source)
     with open_file(origin.weights, max_bytes=MAX_FILE_BYTES, error=CheckpointError) as file:
         content = file.read()
-    if is_checkpoint(content):
+    if is_of_lucid(content):
         return _revise(read_checkpoint(origin.weights), names, given)
     try:
         found = (

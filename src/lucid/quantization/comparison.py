@@ -164,7 +164,7 @@ def _hits(
     logits: NDArray[np.float32], labels: Sequence[int] | NDArray[np.integer[Any]] | None, count: int
 ) -> float | None:
     """The share of images whose label is among the ``count`` largest logits."""
-    if labels is None or 1 < count >= logits.shape[1]:
+    if labels is None or (count > 1 and count >= logits.shape[1]):
         return None
     # Stable, so that equal logits come in the order of their classes, as in predictions.
     best = np.argsort(-logits, axis=1, kind="stable")[:, :count]

@@ -54,8 +54,6 @@ def quantise_calibrated(
         DataError: there is no image.
         ShapeError: as ``lucid.reference.run``.
     """
-    if not len(pixels):
-        raise DataError("calibration needs at least one image, got none")
     statistics = measure_channels(network, np.split(pixels, range(_BATCH, len(pixels), _BATCH)))
     return reconstruct(equalise(network, statistics), pixels, track=track)
 
@@ -89,6 +87,8 @@ class _State:
                 f"the network expects uint8 images (N, H, W, {channels}), "
                 f"got {pixels.dtype} {pixels.shape}"
             )
+        if not len(pixels):
+            raise DataError("calibration needs at least one image, got none")
         self._preprocessing = network.preprocessing
         self._wanted: Array = normalise(pixels, network.preprocessing)
         self._found: Array = pixels.transpose(0, 3, 1, 2)
