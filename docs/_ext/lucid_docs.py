@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from docutils import nodes
@@ -29,6 +31,12 @@ IMPORT_MAP = (
     '{"imports": {"./_static/mermaid.min.js": '
     '"data:text/javascript,export default globalThis.mermaid"}}'
 )
+
+ROOT = Path(__file__).parents[2]
+KERNELS = ROOT / "native" / "src" / "kernels"
+RESULTS = ROOT / "benchmarks" / "results"
+CPUS = {"X86": "x86-64", "ARM": "AArch64", "ANY": "any"}
+
 FIRST = 100  # Sphinx sorts scripts by it; sphinxcontrib-mermaid's own is 500.
 
 
@@ -58,6 +66,31 @@ class Table(SphinxDirective):
             marks = ["   * -", *["     -"] * (len(row) - 1)]
             lines += [f"{mark} {cell}" for mark, cell in zip(marks, row, strict=True)]
         return self.parse_text_to_nodes("\n".join(lines))
+
+
+class SourceComment(SphinxDirective):
+    """``.. source-comment:: PATH`` shows with what a file of the repository begins."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        path = ROOT / self.arguments[0]
+        self.env.note_dependency(str(path))
+        lines = leading_comment(path)
+        name = nodes.literal(text=self.arguments[0])
+        return [nodes.paragraph("", "", name), nodes.literal_block(text="\n".join(lines))]
+
+
+def leading_comment(path: Path) -> list[str]:
+    """The lines of the comment that a C++ file begins with, without the marks."""
+    lines: list[str] = []
+    for line in path.read_text().splitlines():
+        if not line.startswith("//"):
+            break
+        lines.append(line.removeprefix("//").removeprefix(" "))
+    if not lines:
+        raise LookupError(f"{path} begins without a comment")
+    return lines
 
 
 def _totals(width: float, resolution: int = 224, **variant: Any) -> Totals:
@@ -155,11 +188,85 @@ def _toml(value: object) -> str:
     return f'"{value}"' if isinstance(value, str) else str(value)
 
 
+def kernel_sets() -> Rows:
+    """The rows of native/kernels.cmake, which are in the order of preference."""
+    yield ("Precision", "``LUCID_ISA``", "CPU", "Compiled for", "File")
+    text = (ROOT / "native" / "kernels.cmake").read_text()
+    row = r"^ *lucid_kernels\((\w+) \w+ (\w+) ?(.*)\)$"
+    for name, cpu, flags in re.findall(row, text, re.MULTILINE):
+        if "LUCID_TEST" in flags:
+            continue
+        precision, _, isa = name.rpartition("_")
+        features = re.findall(r"\$\{(\w+)\}|-march=(\S+)|-m(\S+)", flags)
+        yield (
+            precision.replace("_", "-"),
+            f"``{isa}``",
+            CPUS[cpu],
+            ", ".join("".join(found) for found in features) or "the compiler's default",
+            f"``{name}.cpp``",
+        )
+
+
+def profiles() -> Rows:
+    """How much of the peak each set of kernels reaches, as benchmarks/layers.py measured it."""
+    yield ("Width", "Precision", "Instruction set", "Milliseconds", "Bound by", "Share of its peak")
+    results = json.loads((RESULTS / "layers.json").read_text())["results"]
+    for width in ("1", "0.25"):
+        for one in results[width]:
+            seconds = sum(step["seconds"] for step in one["steps"])
+            work = sum(step["multiply_adds"] for step in one["steps"])
+            share = f"{work / seconds / one['peak']:.0%}" if one["peak"] else ""
+            yield (
+                width,
+                one["precision"],
+                one["isa"],
+                f"{1e3 * seconds:.3f}",
+                one["instruction"] or "",
+                share,
+            )
+
+
+def runtimes() -> Rows:
+    """Calls of all runtimes as benchmarks/inference.py measured them; the fastest other last."""
+    yield ("Case", "Precision", "lucid, ms", "Fastest other in this precision", "Fastest other")
+    path = RESULTS / "inference.json"
+    if not path.exists():
+        path = RESULTS / "inference-speed.json"
+    if not path.exists():
+        yield ("not measured yet", "", "", "", "")
+        return
+    for case, found in json.loads(path.read_text())["results"]["speed"].items():
+        others = [one for one in found["measurements"] if one["peer"] != "lucid"]
+        for mine in found["measurements"]:
+            if mine["peer"] != "lucid":
+                continue
+            same = [one for one in others if one["precision"] == mine["precision"]]
+            yield (
+                case,
+                mine["precision"],
+                f"{1e3 * mine['seconds']:.3f}",
+                _fastest(mine, same),
+                _fastest(mine, others),
+            )
+
+
+def _fastest(mine: dict[str, Any], others: list[dict[str, Any]]) -> str:
+    """The fastest of the others, and how many times as long as lucid it takes, round by round."""
+    if not others:
+        return ""
+    best = min(others, key=lambda one: one["seconds"])
+    ratios = [theirs / ours for ours, theirs in zip(mine["turns"], best["turns"], strict=True)]
+    return f"{median(ratios):.2f} times as long: {best['peer']} {best['precision']}"
+
+
 TABLES: dict[str, Callable[[], Rows]] = {
     "costs": costs,
+    "kernel-sets": kernel_sets,
     "layers": every_layer,
     "memory": memory,
+    "profiles": profiles,
     "recipe": recipe,
+    "runtimes": runtimes,
     "sizes": sizes,
     "tensors": tensors,
     "variants": variants,
@@ -184,6 +291,7 @@ def _add_mermaid(app: Sphinx, *page: Any) -> None:
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("model-chart", ModelChart)
     app.add_directive("lucid-table", Table)
+    app.add_directive("source-comment", SourceComment)
     app.connect("config-inited", _use_local_mermaid)
     app.connect("html-page-context", _add_mermaid)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -10,8 +10,6 @@ from lucid.errors import require
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["BLUE", "INK", "ORANGE", "new_figure", "style"]
-
 # Of axes and letters.
 INK = "#3b4148"
 # Of data: they stand out on light and dark ground, and to the colour-blind.
