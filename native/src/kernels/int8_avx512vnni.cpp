@@ -10,8 +10,8 @@
 // channels has blocks of 8 instead of 16, so that a vector holds 8 pixels. No border is stored.
 //
 // Register tiles: pointwise, up to 14 pixels x 32 outputs in 28 sums, each step 2 loads of weights
-// and 14 broadcasts for 28 vpdpbusd; stem, 4 pixels x 32 outputs (8 x 8 where there are no more),
-// broadcast from rows of the image; depthwise, 4 pixels x 16 channels, 12 vpdpbusd that use 9 of
+// and 14 broadcasts for 28 vpdpbusd; stem, 16 pixels, one a lane, x 8 outputs, whose weights
+// vpdpbusd broadcasts from memory; depthwise, 4 pixels x 16 channels, 12 vpdpbusd that use 9 of
 // 12 products. Bound: vpdpbusd, one (Zen 4) or two (Intel's servers) vectors a cycle. Finishing 16
 // sums costs two conversions, a product and a share of packing; stem and depthwise do so while they
 // sum others.
@@ -85,7 +85,7 @@ void pack(const Weights& w, void* packed, int multiple) {
 }
 
 std::size_t scratch_bytes(const Step& s) {
-  if (s.kind == Kind::kStem) return 3 * stem_slot_bytes(s);
+  if (s.kind == Kind::kStem) return stem_scratch_bytes(s);
   return s.kind == Kind::kDepthwise ? depthwise_scratch_bytes(s) : 0;
 }
 
