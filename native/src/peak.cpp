@@ -37,30 +37,32 @@ struct Loads {
 
 #if defined(__GNUC__) && defined(__x86_64__)
 
-constexpr int kSums = 12;  // registers; more than the latency of any instruction here times its rate
+// Registers; more than the latency of any instruction here times how many start in a cycle.
+constexpr int kSums = 12;
 
 #define LUCID_SUMS "0,1,2,3,4,5,6,7,8,9,10,11"
-#define LUCID_CLOBBERS                                                                           \
+#define LUCID_CLOBBERS                                                                            \
   "cc", "memory", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", \
       "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15"
 
-// `instructions` for each register of sums; 12 and 13 hold the factors, 14 and 15 are free.
-#define LUCID_PEAK_LOOP(name, width, instructions)                  \
-  void name(const char* data, std::int64_t rounds) {                \
-    __asm__ volatile(                                               \
-        ".irp sum," LUCID_SUMS ",12,13\n\t"                         \
-        "vmovups \\sum*64(%[data]), %%" width "mm\\sum\n\t"         \
-        ".endr\n\t"                                                 \
-        "vpcmpeqw %%ymm15, %%ymm15, %%ymm15\n\t"                    \
-        "vpabsw %%ymm15, %%ymm15\n\t" /* ones, for vpmaddwd */      \
-        "1:\n\t"                                                    \
+// `instructions` for each register of sums; 12 and 13 hold the factors, 15 holds
+// ones of 16 bits, 14 is free.
+#define LUCID_PEAK_LOOP(name, width, instructions)                 \
+  void name(const char* data, std::int64_t rounds) {               \
+    __asm__ volatile(                                              \
+        ".irp sum," LUCID_SUMS ",12,13\n\t"                        \
+        "vmovups \\sum*64(%[data]), %%" width "mm\\sum\n\t"        \
+        ".endr\n\t"                                                \
+        "vpcmpeqw %%ymm15, %%ymm15, %%ymm15\n\t"                   \
+        "vpabsw %%ymm15, %%ymm15\n\t"                              \
+        "1:\n\t"                                                   \
         ".irp sum," LUCID_SUMS "\n\t" instructions "\n\t.endr\n\t" \
-        "dec %[rounds]\n\t"                                         \
-        "jnz 1b\n\t"                                                \
-        "vzeroupper"                                                \
-        : [rounds] "+r"(rounds)                                     \
-        : [data] "r"(data)                                          \
-        : LUCID_CLOBBERS);                                          \
+        "dec %[rounds]\n\t"                                        \
+        "jnz 1b\n\t"                                               \
+        "vzeroupper"                                               \
+        : [rounds] "+r"(rounds)                                    \
+        : [data] "r"(data)                                         \
+        : LUCID_CLOBBERS);                                         \
   }
 
 LUCID_PEAK_LOOP(fma_zmm, "z", "vfmadd231ps %%zmm12, %%zmm13, %%zmm\\sum")
@@ -84,24 +86,24 @@ struct alignas(64) Tiles {
 };
 
 // Two tiles by two, as the kernels multiply them.
-#define LUCID_TILE_LOOP(name, instruction)                               \
-  void name(const char* data, std::int64_t rounds) {                     \
-    const Tiles tiles;                                                   \
-    __asm__ volatile(                                                    \
-        "ldtilecfg %[tiles]\n\t"                                         \
-        ".irp tile,0,1,2,3,4,5,6,7\n\t"                                  \
-        "tileloadd \\tile*1024(%[data],%[row]), %%tmm\\tile\n\t"         \
-        ".endr\n\t"                                                      \
-        "1:\n\t" instruction " %%tmm6, %%tmm4, %%tmm0\n\t" instruction   \
-        " %%tmm7, %%tmm4, %%tmm1\n\t" instruction                        \
-        " %%tmm6, %%tmm5, %%tmm2\n\t" instruction                        \
-        " %%tmm7, %%tmm5, %%tmm3\n\t"                                    \
-        "dec %[rounds]\n\t"                                              \
-        "jnz 1b\n\t"                                                     \
-        "tilerelease"                                                    \
-        : [rounds] "+r"(rounds)                                          \
+#define LUCID_TILE_LOOP(name, instruction)                                  \
+  void name(const char* data, std::int64_t rounds) {                        \
+    const Tiles tiles;                                                      \
+    __asm__ volatile(                                                       \
+        "ldtilecfg %[tiles]\n\t"                                            \
+        ".irp tile,0,1,2,3,4,5,6,7\n\t"                                     \
+        "tileloadd \\tile*1024(%[data],%[row]), %%tmm\\tile\n\t"            \
+        ".endr\n\t"                                                         \
+        "1:\n\t" instruction " %%tmm6, %%tmm4, %%tmm0\n\t" instruction      \
+        " %%tmm7, %%tmm4, %%tmm1\n\t" instruction                           \
+        " %%tmm6, %%tmm5, %%tmm2\n\t" instruction                           \
+        " %%tmm7, %%tmm5, %%tmm3\n\t"                                       \
+        "dec %[rounds]\n\t"                                                 \
+        "jnz 1b\n\t"                                                        \
+        "tilerelease"                                                       \
+        : [rounds] "+r"(rounds)                                             \
         : [data] "r"(data), [row] "r"(std::int64_t{64}), [tiles] "m"(tiles) \
-        : "cc", "memory");                                               \
+        : "cc", "memory");                                                  \
   }
 
 LUCID_TILE_LOOP(tiles_int8, "tdpbusd")
@@ -122,20 +124,20 @@ constexpr Row kRows[] = {
      tiles_bf16},
 };
 
-#define LUCID_LOAD_LOOP(name, width, bytes)              \
-  void name(const char* data, std::int64_t rounds) {     \
-    __asm__ volatile(                                    \
-        "1:\n\t"                                         \
-        ".irp k,0,1,2,3,4,5,6,7\n\t"                     \
+#define LUCID_LOAD_LOOP(name, width, bytes)                    \
+  void name(const char* data, std::int64_t rounds) {           \
+    __asm__ volatile(                                          \
+        "1:\n\t"                                               \
+        ".irp k,0,1,2,3,4,5,6,7\n\t"                           \
         "vmovups \\k*" bytes "(%[data]), %%" width "mm\\k\n\t" \
-        ".endr\n\t"                                      \
-        "add $8*" bytes ", %[data]\n\t"                  \
-        "dec %[rounds]\n\t"                              \
-        "jnz 1b\n\t"                                     \
-        "vzeroupper"                                     \
-        : [rounds] "+r"(rounds), [data] "+r"(data)       \
-        :                                                \
-        : LUCID_CLOBBERS);                               \
+        ".endr\n\t"                                            \
+        "add $8*" bytes ", %[data]\n\t"                        \
+        "dec %[rounds]\n\t"                                    \
+        "jnz 1b\n\t"                                           \
+        "vzeroupper"                                           \
+        : [rounds] "+r"(rounds), [data] "+r"(data)             \
+        :                                                      \
+        : LUCID_CLOBBERS);                                     \
   }
 
 LUCID_LOAD_LOOP(load_zmm, "z", "64")
@@ -148,29 +150,29 @@ constexpr Loads kLoads[] = {{kAvx512, 512, load_zmm}, {kAvx2, 256, load_ymm}};
 constexpr int kSums = 20;
 
 #define LUCID_SUMS "0,1,2,3,4,5,6,7,16,17,18,19,20,21,22,23,24,25,26,27"
-#define LUCID_CLOBBERS                                                                           \
-  "cc", "memory", "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v16", "v17", "v18", "v19",    \
+#define LUCID_CLOBBERS                                                                        \
+  "cc", "memory", "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v16", "v17", "v18", "v19", \
       "v20", "v21", "v22", "v23", "v24", "v25", "v26", "v27", "v28", "v29", "v30", "v31"
 
 // `instructions` for each register of sums; 28 and 29 hold the factors, 30 and 31 are free.
-#define LUCID_PEAK_LOOP(name, instructions)                         \
-  void name(const char* data, std::int64_t rounds) {                \
-    __asm__ volatile(                                               \
-        ".irp sum," LUCID_SUMS ",28,29\n\t"                         \
-        "ldr q\\sum, [%[data], #\\sum*16]\n\t"                      \
-        ".endr\n\t"                                                 \
-        "1:\n\t"                                                    \
+#define LUCID_PEAK_LOOP(name, instructions)                        \
+  void name(const char* data, std::int64_t rounds) {               \
+    __asm__ volatile(                                              \
+        ".irp sum," LUCID_SUMS ",28,29\n\t"                        \
+        "ldr q\\sum, [%[data], #\\sum*16]\n\t"                     \
+        ".endr\n\t"                                                \
+        "1:\n\t"                                                   \
         ".irp sum," LUCID_SUMS "\n\t" instructions "\n\t.endr\n\t" \
-        "subs %[rounds], %[rounds], #1\n\t"                         \
-        "b.ne 1b"                                                   \
-        : [rounds] "+r"(rounds)                                     \
-        : [data] "r"(data)                                          \
-        : LUCID_CLOBBERS);                                          \
+        "subs %[rounds], %[rounds], #1\n\t"                        \
+        "b.ne 1b"                                                  \
+        : [rounds] "+r"(rounds)                                    \
+        : [data] "r"(data)                                         \
+        : LUCID_CLOBBERS);                                         \
   }
 
 LUCID_PEAK_LOOP(fmla, "fmla v\\sum\\().4s, v28.4s, v29.4s")
-// In numbers, since assemblers know them only behind flags: sdot v0.4s, v28.16b, v29.16b and usmmla of
-// the same, with the register of sums in the lowest bits.
+// In numbers, since assemblers know them only behind flags: sdot v0.4s, v28.16b, v29.16b and usmmla
+// of the same, with the register of sums in the lowest bits.
 LUCID_PEAK_LOOP(sdot, ".inst 0x4e9d9780 + \\sum")
 LUCID_PEAK_LOOP(usmmla, ".inst 0x4e9daf80 + \\sum")
 LUCID_PEAK_LOOP(pairs,
@@ -212,8 +214,8 @@ constexpr Loads kLoads[] = {{~std::uint64_t{0}, 1, nullptr}};
 
 bool runs_here(std::uint64_t features) { return (features & ~cpu_features()) == 0; }
 
-// Numbers without a pattern: processors are faster on zeros. As bfloat16, and as float32 whose upper
-// half one is, they are 1 to 2 or -1 to -2, so that no sum becomes infinite or subnormal.
+// Numbers without a pattern: processors are faster on zeros. As bfloat16, and as float32 whose
+// upper half one is, they are 1 to 2 or -1 to -2, so that no sum becomes infinite or subnormal.
 void fill_random(char* data, std::size_t bytes, bool floats) {
   std::uint64_t state = 0x9e3779b97f4a7c15;
   for (std::size_t k = 0; k + 8 <= bytes; k += 8) {

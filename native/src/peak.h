@@ -13,8 +13,8 @@ struct Peak {
   double multiply_adds = 0;      // that one thread can do in a second
 };
 
-// Runs nothing but the instruction by which a set is bound, on registers full of random numbers, for
-// about so many seconds; the fastest of many short loops counts.
+// Runs nothing but the instruction by which a set is bound, on registers full of random numbers,
+// for about so many seconds; the fastest of many short loops counts.
 Peak measure_peak(const KernelSet& set, double seconds);
 
 // Bytes that one thread can load in a second from an array of about so many, read again and again:
