@@ -1,7 +1,7 @@
 """What int8 costs: lucid, its parts one by one, ONNX Runtime, NNCF; on the same calibration images.
 
-    python benchmarks/quantization.py flowers runs/fine-tuned/seed-*/model.safetensors
-    python benchmarks/quantization.py flowers runs/imagenet.safetensors --evaluate imagenet-sample
+    python benchmarks/quantization.py flowers runs/widths/0.5-*/model.safetensors --name flowers-0.5
+    python benchmarks/quantization.py flowers runs/imagenet.safetensors --evaluate photos --name net
 
 Models are measured on the validation photos that they remember, or with --evaluate on all photos of
 a manifest whose labels are class indices (a background class before them is stepped over).
@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 import onnx
 from machine import describe, write_results
-from onnx import TensorProto, helper, numpy_helper
 
 from lucid import reference
 from lucid.checkpoint import read_checkpoint
 from lucid.data.sources import open_data
 from lucid.evaluation.selection import select_samples, with_remembered_split
+from lucid.exporters.onnx import to_onnx
 from lucid.images import Preprocessing, load, normalise
 from lucid.lowering import lower
 from lucid.network import FloatLayer, FloatNetwork, Int8Network, write_network
@@ -153,56 +153,13 @@ def per_tensor(network: FloatNetwork, pixels: Array) -> Int8Network:
 # --- others ------------------------------------------------------------------------------------
 
 
-def to_onnx(network: FloatNetwork) -> onnx.ModelProto:
-    """Normalised images (N, C, R, R) -> logits."""
-    side = network.preprocessing.resolution
-    channels = network.layers[0].in_channels
-    nodes, tensors, name = [], [], "images"
-    for layer in network.layers:
-        made = f"{layer.name}.out"
-        if not isinstance(layer, FloatLayer):
-            nodes.append(helper.make_node("GlobalAveragePool", [name], ["mean"], layer.name))
-            nodes.append(helper.make_node("Flatten", ["mean"], [made], f"{layer.name}.flat"))
-            name = made
-            continue
-        parts = [f"{layer.name}.weight", f"{layer.name}.bias"]
-        tensors += [
-            numpy_helper.from_array(array.copy(), part)
-            for array, part in zip((layer.weight, layer.bias), parts, strict=True)
-        ]
-        if layer.kind == "dense":
-            nodes.append(helper.make_node("Gemm", [name, *parts], [made], layer.name, transB=1))
-            name = made
-            continue
-        before, after = layer.border(side)
-        nodes.append(
-            helper.make_node(
-                "Conv",
-                [name, *parts],
-                [f"{made}.sums"],
-                layer.name,
-                group=layer.in_channels if layer.kind == "depthwise" else 1,
-                kernel_shape=[layer.kernel] * 2,
-                pads=[before, before, after, after],
-                strides=[layer.stride] * 2,
-            )
-        )
-        limits = ["zero", "six"] if layer.activation == "relu6" else []
-        kind = "Clip" if limits else "Relu"
-        nodes.append(helper.make_node(kind, [f"{made}.sums", *limits], [made], f"{layer.name}.act"))
-        name, side = made, layer.output_side(side)
-    tensors += [
-        numpy_helper.from_array(np.array(value, np.float32), limit)
-        for limit, value in (("zero", 0), ("six", 6))
-    ]
-    images = helper.make_tensor_value_info(
-        "images", TensorProto.FLOAT, ["N", channels, *[network.preprocessing.resolution] * 2]
-    )
-    logits = helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", len(network.class_names)])
-    graph = helper.make_graph(nodes, "mobilenet", [images], [logits], tensors)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.checker.check_model(model)
-    return model
+def write_onnx(network: FloatNetwork, folder: Path) -> Path:
+    """Normalised images (N, C, R, R) -> logits: what the other tools start from."""
+    model = onnx.load_from_string(to_onnx(network, images="normalised"))
+    del model.metadata_props[:]  # of lucid; they would count as these tools' bytes
+    path = folder / "float.onnx"
+    onnx.save(model, path)
+    return path
 
 
 class Reader:
@@ -228,10 +185,9 @@ def onnx_runtime(method: str, *, per_channel: bool = True) -> Tool:
             quantize_static,
         )
 
-        plain, made = folder / "float.onnx", folder / "int8.onnx"
-        onnx.save(to_onnx(network), plain)
+        made = folder / "int8.onnx"
         quantize_static(
-            plain,
+            write_onnx(network, folder),
             made,
             Reader(calibration, network.preprocessing),
             quant_format=QuantFormat.QDQ,
@@ -254,8 +210,7 @@ def nncf(network: FloatNetwork, calibration: Array, folder: Path) -> tuple[Run, 
     import openvino
     from nncf import Dataset, quantize
 
-    onnx.save(to_onnx(network), folder / "float.onnx")
-    model = openvino.convert_model(folder / "float.onnx")
+    model = openvino.convert_model(write_onnx(network, folder))
     parts = [normalise(part, network.preprocessing) for part in batches(calibration)]
     made = quantize(model, Dataset(parts), subset_size=len(parts))
     openvino.save_model(made, folder / "int8.xml")

@@ -196,6 +196,7 @@ def test_bad_input_is_one_line_and_writes_nothing(
         ((backbone, "--calibrate", data), "has no classifier yet; fine-tune it first"),
         ((checkpoint, "--calibrate", held_out), "all its pictures are for validation or test"),
         ((checkpoint, "--calibrate", data, "--report", checkpoint), "would replace what it is"),
+        ((tmp_path / "no" / "x", "--calibrate", data), "can't be opened"),
         ((checkpoint,), "--calibrate"),
     ):
         given = arguments if "--out" in arguments else (*arguments, "--out", out)
@@ -205,7 +206,11 @@ def test_bad_input_is_one_line_and_writes_nothing(
         assert words in last
         assert last.startswith("lucid: error: ")
         assert not out.exists()
+    early = run(checkpoint, "--calibrate", data, "--finetune", empty)
+    assert early.stderr.count("\n") == 1, "said before the work"
     read_checkpoint(checkpoint)
+    run(tmp_path / "no" / "x", "--calibrate", data)
+    assert not (tmp_path / "no").exists(), "a folder for a network of no checkpoint"
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".lucid")]
 
 
