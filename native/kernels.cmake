@@ -1,10 +1,13 @@
 # The kernel sets, best first within each precision: the table from which the engine chooses. A new
 # one is a row here, with file, variable, architecture and flags: src/kernels/FILE.cpp defines
-# `lucid::VARIABLE` in `namespace lucid`; what the CPU must have stands in that file. Flags are those of gcc and clang; a set whose flags the compiler does not know
-# is left out.
+# `lucid::VARIABLE`; what the CPU must have stands in that file. Flags are those of gcc and clang; a
+# set whose flags the compiler does not know is left out.
 
 function(lucid_kernels name variable architecture)
   if(NOT architecture STREQUAL "ANY" AND NOT architecture STREQUAL LUCID_ARCHITECTURE)
+    return()
+  endif()
+  if(NOT name MATCHES "${LUCID_SETS}")
     return()
   endif()
   set(source "${CMAKE_CURRENT_SOURCE_DIR}/src/kernels/${name}.cpp")

@@ -10,17 +10,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from checkpoint_helpers import small_checkpoint
+from model_helpers import network_of, random_pixels, steady_model
+from test_network_fuzz import FLOAT_VALID, VALID
 
 from lucid import reference
-from lucid.lowering import lower
+from lucid.architecture import MobileNetArguments
+from lucid.engine import PRECISIONS, isas
 from lucid.network import FloatNetwork, Int8Network, write_network
-from lucid.quantization import quantise
+from lucid.quantization import measure_ranges, quantise
 
 NATIVE = Path(__file__).parents[1] / "native"
 SIDE = 40
 
+ADDRESS = "-DLUCID_SANITIZE=address,undefined"
+SCALAR = "-DLUCID_SETS=scalar"  # of the kernels, where they are not what is tested
+
 Build = Callable[..., Path]
+Network = FloatNetwork | Int8Network
 
 
 def needed(*tools: str) -> None:
@@ -31,34 +37,35 @@ def needed(*tools: str) -> None:
 
 @pytest.fixture(scope="module")
 def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
-    """Builds a program of native/tests with sanitizers; each set of them has one folder."""
-    folders: dict[str, Path] = {}
+    """Builds a program of native/tests; each set of options has one folder."""
+    folders: dict[tuple[str, ...], Path] = {}
 
-    def make(target: str, sanitize: str = "", compiler: str = "c++") -> Path:
+    def make(target: str, *options: str, compiler: str = "c++") -> Path:
         needed("cmake", compiler)
-        if sanitize not in folders:
-            folder = folders[sanitize] = tmp_path_factory.mktemp("build")
-            options = [f"-DLUCID_SANITIZE={sanitize}", f"-DCMAKE_CXX_COMPILER={compiler}"]
+        options += (f"-DCMAKE_CXX_COMPILER={compiler}",)
+        if options not in folders:
+            folder = folders[options] = tmp_path_factory.mktemp("build")
             command = ["cmake", "-S", NATIVE, "-B", folder, "-DLUCID_TESTS=ON", *options]
             subprocess.run(command, check=True, capture_output=True)
-        command = ["cmake", "--build", folders[sanitize], "--parallel", "2", "--target", target]
+        command = ["cmake", "--build", folders[options], "--parallel", "2", "--target", target]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout
-        return folders[sanitize] / target
+        return folders[options] / target
 
     return make
 
 
 @pytest.fixture(scope="module")
-def networks() -> dict[str, FloatNetwork | Int8Network]:
-    floating = lower(small_checkpoint())
-    int8 = quantise(floating, {layer.name: 4.0 for layer in floating.layers[:-1]})
-    return {"float32": floating, "int8": int8}
+def networks() -> dict[str, Network]:
+    """Up to 102 channels a layer, no multiple of a vector's among them."""
+    floating = network_of(steady_model(MobileNetArguments(0.1, 7)))
+    ranges = measure_ranges(floating, [random_pixels((1, SIDE, SIDE, 3))])
+    return {"float32": floating, "int8": quantise(floating, ranges)}
 
 
 @pytest.fixture(scope="module")
 def files(
-    networks: dict[str, FloatNetwork | Int8Network], tmp_path_factory: pytest.TempPathFactory
+    networks: dict[str, Network], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("networks")
     for name, network in networks.items():
@@ -75,12 +82,10 @@ def run(*command: object) -> str:
     return done.stdout
 
 
-def test_c_interface(
-    build: Build, files: dict[str, Path], networks: dict[str, FloatNetwork | Int8Network]
-) -> None:
+def test_c_interface(build: Build, files: dict[str, Path], networks: dict[str, Network]) -> None:
     network = networks["int8"]
     unknown, missing, about, step, *logits = run(
-        build("use_from_c"), files["int8"], SIDE
+        build("use_from_c", SCALAR), files["int8"], SIDE
     ).splitlines()
     assert unknown.startswith("isa: 'none such' is no instruction set")
     assert "can't be opened" in missing
@@ -97,26 +102,46 @@ def test_c_interface(
 def test_nothing_is_allocated_after_the_first_run(
     build: Build, files: dict[str, Path], precision: str, threads: int
 ) -> None:
-    assert run(build("count_allocations"), files[precision], SIDE, threads) == "0\n"
+    assert run(build("count_allocations", SCALAR), files[precision], SIDE, threads) == "0\n"
 
 
-@pytest.mark.parametrize("sanitize", ["address,undefined", "thread"])
-@pytest.mark.parametrize("precision", ["int8", "float32"])
-def test_callers_at_once_under_sanitizers(
-    build: Build, files: dict[str, Path], sanitize: str, precision: str
+@pytest.mark.parametrize(
+    ("precision", "isa"), [(precision, isa) for precision in PRECISIONS for isa in isas(precision)]
+)
+def test_kernels_stay_in_their_memory(
+    build: Build, files: dict[str, Path], precision: str, isa: str
 ) -> None:
-    run(build("run_at_once", sanitize), files[precision], SIDE)
+    stored = "int8" if precision == "int8" else "float32"
+    run(build("run_at_once", ADDRESS), files[stored], SIDE, precision, isa)
 
 
-def test_altered_files_under_sanitizers(build: Build, files: dict[str, Path]) -> None:
-    run(build("fuzz_load", "address,undefined"), 2000, *files.values())
+@pytest.mark.parametrize("precision", ["int8", "float32"])
+def test_threads_do_not_race(build: Build, files: dict[str, Path], precision: str) -> None:
+    program = build("run_at_once", "-DLUCID_SANITIZE=thread", SCALAR)
+    run(program, files[precision], SIDE, precision, "scalar")
 
 
-def test_fuzzed_files(build: Build, files: dict[str, Path], tmp_path: Path) -> None:
+def test_altered_files_do_no_harm(build: Build, small_files: list[Path]) -> None:
+    run(build("fuzz_load", ADDRESS, SCALAR), 5000, *small_files)
+
+
+def test_fuzzed_files_do_no_harm(build: Build, small_files: list[Path], tmp_path: Path) -> None:
     """libFuzzer, which looks for files that take new paths."""
-    program = build("fuzz_load", "fuzzer-no-link,address,undefined", "clang++")
+    options = ("-DLUCID_SANITIZE=fuzzer-no-link,address,undefined", SCALAR)
+    program = build("fuzz_load", *options, compiler="clang++")
     corpus = tmp_path / "corpus"
     corpus.mkdir()
-    for path in files.values():
+    for path in small_files:
         shutil.copy(path, corpus)
-    run(program, "-max_total_time=20", "-timeout=10", "-rss_limit_mb=2048", corpus)
+    run(program, "-max_total_time=20", "-timeout=20", "-rss_limit_mb=2048", corpus)
+
+
+@pytest.fixture(scope="module")
+def small_files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Networks of one pair, so that most of a file is its header."""
+    folder = tmp_path_factory.mktemp("small")
+    found = []
+    for name, content in {"int8": VALID, "float32": FLOAT_VALID}.items():
+        found.append(folder / name)
+        found[-1].write_bytes(content)
+    return found

@@ -1,7 +1,7 @@
-// Several threads use one engine at once, with threads of its own, for the thread sanitizer: exits
-// with 1 when one of them gets other logits than it would alone.
+// Several threads use one engine at once, with threads of its own, for the sanitizers: exits with 1
+// when one of them gets other logits than it would alone.
 //
-//   run_at_once NETWORK SIDE
+//   run_at_once NETWORK SIDE PRECISION ISA
 
 #include <atomic>
 #include <cstdint>
@@ -16,7 +16,7 @@ int main(int, char** arguments) {
   std::atomic<int> wrong{0};
   for (const int threads : {1, 2}) {
     lucid::FileSource source(arguments[1]);
-    lucid::Engine engine(source, {"", "", threads});
+    lucid::Engine engine(source, {arguments[3], arguments[4], threads});
     const auto run = [&](int number) {
       const int size = side + number % 3;
       constexpr std::size_t kCount = 3;
