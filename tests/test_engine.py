@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 import os
 import subprocess
@@ -28,6 +29,7 @@ from lucid.checkpoint import write_checkpoint
 from lucid.engine import Engine, isas
 from lucid.errors import CheckpointError, ConfigError, ShapeError
 from lucid.images import Pixels, preprocess
+from lucid.images import load as load_image
 from lucid.lowering import lower
 from lucid.network import (
     FloatNetwork,
@@ -272,6 +274,15 @@ def test_sources(tmp_path: Path) -> None:
         np.testing.assert_array_equal(engine(pixels), reference.run(int8, pixels))
 
 
+def test_a_path_that_is_no_unicode(tmp_path: Path, int8_network: Int8Network) -> None:
+    path = tmp_path / os.fsdecode(b"\xff")
+    try:
+        write_network(path, int8_network)
+    except OSError:
+        pytest.skip("this file system holds names in Unicode alone")
+    assert Engine(path).class_names == int8_network.class_names
+
+
 def test_predicts_as_the_reference_does(int8_network: Int8Network) -> None:
     pictures = [photo(k, tint="green") for k in range(3)]
     engine = Engine(int8_network)
@@ -297,6 +308,31 @@ def test_profile_has_every_layer(int8_network: Int8Network) -> None:
     assert sum(step.multiply_adds for step in steps) == sum(x.multiply_adds for x in layers)
     assert all(step.seconds > 0 and step.activation_bytes > 0 for step in steps)
     assert sum(step.weight_bytes for step in steps) >= sum(x.weights for x in layers)
+
+
+def test_real_weights_know_real_photos(tmp_path: Path, shared: Path) -> None:
+    """From files, through decoder and labels: as many photos as the reference, no fewer."""
+    from lucid.importers import import_weights
+
+    checkpoint = import_weights(shared / "models" / "mobilenet_v1_0.25_128_quant.tflite")
+    folder = shared / "data" / "imagenet-sample"
+    with (folder / "labels.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    files = [folder / row["file"] for row in rows]
+    truth = np.array([int(row["label"]) for row in rows]) + 1  # after the background
+    names = [checkpoint.class_names[k] for k in truth]
+    pixels = np.stack([load_image(path, checkpoint.preprocessing) for path in files])
+    floating = lower(checkpoint)
+    int8 = quantise(floating, measure_ranges(floating, [pixels[::4]]))
+    write_checkpoint(tmp_path / "float32", checkpoint)
+    write_network(tmp_path / "int8", int8)
+    for name, network in {"float32": floating, "int8": int8}.items():
+        engine = Engine(tmp_path / name)
+        found = [row.labels[0][0] for row in engine.predict(files, top=1)]
+        right = sum(one == other for one, other in zip(found, names, strict=True))
+        logits = np.concatenate([reference.run(network, part) for part in np.split(pixels, 10)])
+        assert right == (logits.argmax(axis=1) == truth).sum()
+        assert right >= 90
 
 
 # --- threads and processes ----------------------------------------------------------------------
@@ -405,6 +441,7 @@ def test_a_set_that_this_cpu_lacks(int8_network: Int8Network) -> None:
             "1000000x1000000 pixels are too large",
         ),
         (["a.jpg"], r"got list; predict\(\) takes a list of files"),
+        ("a.jpg", r"got str; predict\(\) takes a list of files"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -412,9 +449,13 @@ def test_images_of_another_kind(pixels: Any, message: str, int8_network: Int8Net
     engine = Engine(int8_network)
     with pytest.raises(ShapeError, match=message):
         engine(pixels)
-    if isinstance(pixels, np.ndarray):
-        with pytest.raises(ShapeError, match=message):
-            engine.profile(pixels)
+    with pytest.raises(ShapeError, match=message):
+        engine.profile(pixels)
+
+
+def test_no_image_has_no_profile(int8_network: Int8Network) -> None:
+    with pytest.raises(ShapeError, match="needs an image, got a batch of none"):
+        Engine(int8_network).profile(np.zeros((0, 32, 32, 3), np.uint8))
 
 
 @pytest.mark.parametrize(
@@ -423,6 +464,8 @@ def test_images_of_another_kind(pixels: Any, message: str, int8_network: Int8Net
         ({"precision": "int4"}, "precision must be one of"),
         ({"threads": 0}, "threads must be a whole number from 1 to 1024"),
         ({"threads": 10**6}, "threads must be a whole number from 1 to 1024"),
+        ({"isa": 512}, r"isa must be a name that isas\(\) gives, got 512"),
+        ({"isa": "\udc80"}, r"isa must be a name that isas\(\) gives, got '\\udc80'"),
         ({"precision": "float32"}, "the network's weights are int8.*use the checkpoint"),
         ({"precision": "bfloat16"}, "the network's weights are int8.*use the checkpoint"),
     ],

@@ -105,6 +105,8 @@ class Engine(Predictor):
             check_choice("precision", precision, PRECISIONS)
         if threads is not None:
             check_integer("threads", threads, 1, MAX_THREADS)
+        if isa is not None and not (isinstance(isa, str) and isa.isascii()):
+            raise ConfigError(f"isa must be a name that isas() gives, got {isa!r}")
         options = (precision or "", isa or "", threads or 0)
         self._origin = _opened(source)
         if isinstance(self._origin, Checkpoint) and precision == "int8":
@@ -207,11 +209,15 @@ class Engine(Predictor):
             ConfigError, ShapeError: an argument is out of range.
         """
         check_integer("repetitions", repetitions, 1, 100_000)
-        self(pixels[:1] if pixels.ndim == 4 else pixels)
-        image = pixels[:1] if pixels.ndim == 4 else pixels[np.newaxis]
+        if isinstance(pixels, np.ndarray) and pixels.ndim == 4:
+            if len(pixels) == 0:
+                raise ShapeError("profile() needs an image, got a batch of none")
+            pixels = pixels[:1]
+        self(pixels)  # refuses what is no image, and warms up
         one = measure_peak(self.precision, self.isa)
         peak = None if one is None else one.multiply_adds * self.threads
-        rows = self._native.profile(np.ascontiguousarray(image), repetitions)
+        image = np.ascontiguousarray(pixels.reshape(1, *pixels.shape[-3:]))
+        rows = self._native.profile(image, repetitions)
         return [StepTime(tuple(row[0]), *row[1:], peak) for row in rows]
 
     def _logits(self, pixels: Pixels) -> NDArray[np.float32]:
@@ -312,10 +318,21 @@ def _lowered(origin: Checkpoint | FloatNetwork | Int8Network) -> FloatNetwork | 
 
 def _load_file(path: Path, options: tuple[str, str, int]) -> tuple[_native.Engine, NetworkHeader]:
     try:
-        engine = _module().load_file(str(path), *options)
+        engine = _load_path(path, options)
         return engine, parse_header(json.loads(engine.text))
     except (CheckpointError, NetworkError) as error:
         raise CheckpointError(f"{path}: {error}") from error
+
+
+def _load_path(path: Path, options: tuple[str, str, int]) -> _native.Engine:
+    engine: _native.Engine
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:  # the native side takes paths in UTF-8 alone
+        engine = _module().load_bytes(path.read_bytes(), *options)
+    else:
+        engine = _module().load_file(str(path), *options)
+    return engine
 
 
 def _module() -> ModuleType:
