@@ -83,7 +83,7 @@ class Engine(Predictor):
         source: the path of a network or checkpoint file, told apart by content, or what one holds.
         precision: ``"int8"``, of an int8 network only; ``"float32"``; ``"bfloat16"``; or
             ``"float32-split"``, each float32 product as three of bfloat16, whose logits are within
-            about 1e-5 of their range. As the network is stored when left out.
+            3e-5 of their range. As the network is stored when left out.
         threads: for one call, 1 to 1024; None for one each processor this process may use. A call
             that comes while another is using them runs on its own thread alone.
         isa: an instruction set of ``isas``; left out, the variable ``LUCID_ISA``, or the best here.
