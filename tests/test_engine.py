@@ -375,6 +375,28 @@ assert (engine(pixels) == expected).all()
     subprocess.run(command, check=True, timeout=60)
 
 
+def test_threads_that_the_system_refuses(tmp_path: Path, int8_network: Int8Network) -> None:
+    if sys.platform != "linux":
+        pytest.skip("stacks of threads count as memory on Linux")
+    path = tmp_path / "network"
+    write_network(path, int8_network)
+    code = f"""
+import resource, numpy as np, lucid
+from lucid.errors import ConfigError
+pixels = np.zeros((1, 64, 64, 3), np.uint8)
+engine = lucid.Engine({str(path)!r}, threads=1024)
+resource.setrlimit(resource.RLIMIT_AS, (3 << 30, resource.RLIM_INFINITY))
+for _ in range(2):
+    try:
+        engine(pixels)
+    except ConfigError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.count("threads: the system does not start 1024 (") == 2
+    assert done.stdout.count("); take fewer") == 2
+
+
 def test_works_without_torch(tmp_path: Path, int8_network: Int8Network) -> None:
     path = tmp_path / "network"
     write_network(path, int8_network)

@@ -143,7 +143,9 @@ lucid_status lucid_run(lucid_engine* engine, const uint8_t* images, size_t count
 lucid_status lucid_profile(lucid_engine* engine, const uint8_t* image, int height, int width,
                            int repetitions, lucid_step* steps, size_t capacity, size_t* count) {
   return guarded([&] {
-    check(engine != nullptr && image != nullptr && count != nullptr, "an argument is NULL");
+    check(engine != nullptr && image != nullptr && count != nullptr,
+          "engine, image and count must not be NULL");
+    check(steps != nullptr || capacity == 0, "steps must not be NULL");
     const auto found = engine->engine.profile(image, height, width, repetitions);
     *count = found.size();
     for (std::size_t k = 0; k < std::min(capacity, found.size()); ++k) {

@@ -127,6 +127,11 @@ Container::Container(Source& source) : source_(source) {
 }
 
 void Container::check(const std::vector<TensorType>& expected) const {
+  const std::size_t found_tensors = layout_.items.size() - 1;  // without the metadata
+  if (found_tensors > expected.size()) {  // before each is looked for among them
+    fail("the file holds " + std::to_string(found_tensors) + " tensors, its layers have " +
+         std::to_string(expected.size()));
+  }
   std::vector<std::tuple<std::uint64_t, std::uint64_t, const std::string*>> spans;
   for (const TensorType& tensor : expected) {
     const Json* entry = layout_.find(tensor.name);
@@ -144,10 +149,6 @@ void Container::check(const std::vector<TensorType>& expected) const {
       fail("tensor " + tensor.name + ": data_offsets do not fit its shape");
     }
     spans.emplace_back(begin, end, &tensor.name);
-  }
-  if (layout_.items.size() != expected.size() + 1) {
-    fail("the file holds " + std::to_string(layout_.items.size() - 1) + " tensors, its layers have " +
-         std::to_string(expected.size()));
   }
   std::sort(spans.begin(), spans.end());
   std::uint64_t position = 0;

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <limits>
 #include <mutex>
+#include <system_error>
 
 #include "cpu.h"
 #include "dispatch.h"
@@ -108,13 +109,13 @@ struct Engine::Lease {
   Lease(Engine& owner, int height, int width)
       : engine(owner), plan(owner.plan_for(height, width)) {
     const std::lock_guard<std::mutex> lock(state_lock());
-    pool = engine.take_pool();
     if (!engine.idle_.empty()) {
       workspace = std::move(engine.idle_.back());
       engine.idle_.pop_back();
     } else {
       workspace = std::make_unique<Workspace>();
     }
+    pool = engine.take_pool();  // last: should anything fail, nobody would hand it back
   }
   ~Lease() {
     const std::lock_guard<std::mutex> lock(state_lock());
@@ -268,7 +269,8 @@ std::shared_ptr<const Plan> Engine::plan_for(int height, int width) {
       return plans_.back();
     }
   }
-  const auto plan = std::make_shared<const Plan>(make_plan(kernels_, layers_, resolution_, height, width));
+  const auto plan = std::make_shared<const Plan>(
+      make_plan(kernels_, layers_, resolution_, height, width));
   const std::lock_guard<std::mutex> lock(state_lock());
   if (find() == plans_.end()) plans_.push_back(plan);
   if (plans_.size() > kMaxPlans) plans_.erase(plans_.begin());
@@ -282,7 +284,13 @@ ThreadPool* Engine::take_pool() {
   }
   if (threads_ == 1 || pool_busy_) return nullptr;
   if (pool_ == nullptr) {
-    pool_ = std::make_unique<ThreadPool>(threads_);
+    try {
+      pool_ = std::make_unique<ThreadPool>(threads_);
+    } catch (const std::system_error& error) {
+      throw Error(ErrorKind::kArgument, "threads: the system does not start " +
+                                            std::to_string(threads_) + " (" + error.what() +
+                                            "); take fewer");
+    }
     pool_process_ = process;
   }
   pool_busy_ = true;

@@ -14,6 +14,7 @@ constexpr std::int64_t kMaxPoolCells = 1 << 23;  // sums of so many bytes fit in
 
 // Kernels count bytes and values of one tensor in int.
 constexpr std::size_t kMaxTensorBytes = std::numeric_limits<int>::max();
+constexpr int kMaxSide = 1 << 24;  // so that sums of sides and borders fit int too
 
 std::string size_text(int height, int width) {
   return std::to_string(height) + "x" + std::to_string(width);
@@ -34,6 +35,7 @@ void check_size(const std::vector<PackedLayer>& layers, int resolution, int heig
                                        size_text(least, least) + " pixels, got " +
                                        size_text(height, width));
   }
+  if (height > kMaxSide || width > kMaxSide) too_large(height, width);
   const std::int64_t bytes = std::int64_t{layers.front().layer.in_channels} * height;
   if (bytes > static_cast<std::int64_t>(kMaxTensorBytes) / width) too_large(height, width);
 }

@@ -51,6 +51,9 @@ int main(int count, char** arguments) {
   if (lucid_profile(engine, image, side, side, 3, steps, 100, &step_count) != LUCID_OK) {
     return fail("profile");
   }
+  if (lucid_profile(engine, image, side, side, 1, NULL, 1, &step_count) != LUCID_BAD_ARGUMENT) {
+    return fail("no room for steps");
+  }
   printf("%s\n", steps[step_count - 1].layer);
   for (k = 0; k < lucid_classes(engine); ++k) printf("%.9g\n", (double)logits[k]);
   free(image);
