@@ -1,15 +1,18 @@
 // int8 on AVX2. Layout: planes_layout.inc.
 //
-// vpmaddubsw multiplies bytes by signed weights and adds two products, but saturates at int16. It is
-// exact for two weights of opposite signs and for those of one sign up to 128 together; the few pairs
-// beyond (one in thirty of trained weights) are split when weights are packed. The depthwise layers,
-// whose pairs are beyond much more often, and the classifier widen to int16: vpmaddwd is always
-// exact.
+// vpmaddubsw multiplies bytes by signed weights and adds two products, but saturates at int16. It
+// is exact for two weights of opposite signs and for those of one sign up to 128 together. Up to
+// three of its results may be added as int16 where their weights of one sign are together up to
+// 128: weights are packed in chains that are (int8_avx2_chains.inc), and one vpmaddwd widens a whole
+// chain. The depthwise layers, whose pairs are beyond much more often, and the classifier widen the
+// bytes to int16: vpmaddwd is always exact.
 //
-// Register tile of a pointwise layer: 16 pixels x 4 output channels, 8 sums; a step loads 2 vectors
-// of pixels and broadcasts 4 weights for 8 times vpmaddubsw, vpmaddwd and vpaddd. Depthwise: 4 pixels
-// x 8 channels x 2 rows, 8 sums.
-// Bound: two multiplying instructions a cycle, so 32 products a cycle.
+// Register tile of a pointwise layer: 24 pixels x 2 output channels, 6 sums of int32 and 6 of int16;
+// a plane of inputs takes 3 vectors of pixels and broadcasts 2 weights for 6 times vpmaddubsw and
+// vpaddw; a chain of three takes 6 times vpmaddwd and vpaddd besides. Depthwise: 4 pixels x 8
+// channels x 2 rows, 8 sums.
+// Bound: two multiplying instructions a cycle, four of which make 96 products: 48 products a cycle.
+// A chain's 65 instructions come close to it at six a cycle.
 
 #include <immintrin.h>
 
@@ -23,13 +26,11 @@
 namespace lucid::int8_avx2 {
 namespace {
 
-constexpr int kVectors = 2;
-constexpr bool kAnyPair = false;
 constexpr int kWindowBytes = 64;
 constexpr int kTapBytes = 64;
 constexpr int kDenseDepth = 16;
 
-// gcc 12 reorders additions that it understands, multiplies far ahead and spills what it got.
+// gcc 12 reorders what it understands, multiplies far ahead and loads pixels twice.
 inline __m256i add(__m256i sum, __m256i products) {
 #if defined(__GNUC__)
   __asm__("vpaddd %1, %0, %0" : "+x"(sum) : "x"(products));
@@ -39,16 +40,23 @@ inline __m256i add(__m256i sum, __m256i products) {
 #endif
 }
 
-inline __m256i dot(__m256i sum, __m256i bytes, __m256i weights) {
-  const __m256i pairs = _mm256_maddubs_epi16(bytes, weights);
-  return add(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+inline __m256i pairs_of_products(__m256i bytes, __m256i weights) {
+#if defined(__GNUC__)
+  __m256i pairs;
+  __asm__("vpmaddubsw %2, %1, %0" : "=x"(pairs) : "x"(bytes), "x"(weights));
+  return pairs;
+#else
+  return _mm256_maddubs_epi16(bytes, weights);
+#endif
 }
 
-// One product of each pair at a time, which fits int16.
-inline __m256i dot_apart(__m256i sum, __m256i bytes, __m256i weights) {
-  const __m256i first = _mm256_set1_epi16(0xff);
-  sum = dot(sum, bytes, _mm256_and_si256(first, weights));
-  return dot(sum, bytes, _mm256_andnot_si256(first, weights));
+inline __m256i add_pairs(__m256i sum, __m256i pairs) {
+#if defined(__GNUC__)
+  __asm__("vpaddw %1, %0, %0" : "+x"(sum) : "x"(pairs));
+  return sum;
+#else
+  return _mm256_add_epi16(sum, pairs);
+#endif
 }
 
 #include "planes_layout.inc"
@@ -104,6 +112,7 @@ inline void add_dense(__m256i (&sum)[4], const std::uint8_t* in, const char* wei
   }
 }
 
+#include "int8_avx2_chains.inc"
 #include "planes_pointwise.inc"
 #include "planes_stem.inc"
 #include "planes_window.inc"

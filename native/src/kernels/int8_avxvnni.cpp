@@ -22,8 +22,6 @@
 namespace lucid::int8_avxvnni {
 namespace {
 
-constexpr int kVectors = 3;
-constexpr bool kAnyPair = true;
 constexpr int kWindowBytes = 32;
 constexpr int kTapBytes = 32;
 constexpr int kDenseDepth = 32;
@@ -46,10 +44,6 @@ inline __m256i dot(__m256i sum, __m256i bytes, __m256i weights) {
 #else
   return _mm256_dpbusd_avx_epi32(sum, bytes, weights);
 #endif
-}
-
-inline __m256i dot_apart(__m256i sum, __m256i bytes, __m256i weights) {
-  return dot(sum, bytes, weights);
 }
 
 #include "planes_layout.inc"
@@ -84,6 +78,53 @@ inline void add_dense(__m256i (&sum)[4], const std::uint8_t* in, const char* wei
   const __m256i bytes = load(in);
   for (int i = 0; i < 4; ++i) {
     sum[i] = dot(sum[i], bytes, load(weights + static_cast<std::ptrdiff_t>(i) * row));
+  }
+}
+
+// Weights of a pointwise layer, for each block: this, then for every plane four of each channel.
+struct Block {
+  std::int32_t bias[kQuad];
+  float multiplier[kQuad];
+};
+
+std::size_t bytes_of_block(int planes) { return sizeof(Block) + size(planes) * kQuad * kQuad; }
+
+std::size_t pointwise_packed_bytes(const Weights& w) {
+  return size(divide_up(w.out_channels, kQuad)) * bytes_of_block(input_planes(w));
+}
+
+void pack_pointwise(const Weights& w, char* packed) {
+  const int planes = input_planes(w);
+  for (int index = 0; index < divide_up(w.out_channels, kQuad); ++index) {
+    Block block;
+    read_scales(w, index, block.bias, block.multiplier);
+    std::memcpy(packed, &block, sizeof block);
+    packed += sizeof block;
+    for (int plane = 0; plane < planes; ++plane) {
+      for (int i = 0; i < kQuad; ++i, packed += kQuad) {
+        read_weights(w, index * kQuad + i, plane, reinterpret_cast<std::int8_t*>(packed));
+      }
+    }
+  }
+}
+
+inline const char* block_at(const Pointwise& layer, int index) {
+  return layer.packed + size(index) * bytes_of_block(layer.planes);
+}
+
+template <int V>
+inline void add_planes(const Pointwise& layer, const std::uint8_t* in, int index,
+                       __m256i (&sum)[kQuad][V]) {
+  const char* weights = block_at(layer, index) + sizeof(Block);
+  for (int k = 0; k < layer.planes; ++k) {
+    __m256i bytes[V];
+    for (int v = 0; v < V; ++v) bytes[v] = load(in + v * kVector);
+    for (int i = 0; i < kQuad; ++i) {
+      const __m256i weight = broadcast_quad(weights + i * kQuad);
+      for (int v = 0; v < V; ++v) sum[i][v] = dot(sum[i][v], bytes[v], weight);
+    }
+    in += layer.in_plane;
+    weights += kQuad * kQuad;
   }
 }
 
