@@ -9,8 +9,8 @@
 // vectors; pixels beyond the row are zeros by pixels, anything by channels. A tensor of at most 8
 // channels has blocks of 8 instead of 16, so that a vector holds 8 pixels. No border is stored.
 //
-// Register tiles: pointwise, up to 14 pixels (of several rows where these are short) x 32 outputs in
-// 28 sums, each step 2 loads of weights and 14 broadcasts for 28 vpdpbusd; stem, 16 pixels, one a
+// Register tiles: pointwise, up to 14 pixels (of several rows if they are short) x 32 outputs in 28
+// sums, each step 2 loads of weights and 14 broadcasts for 28 vpdpbusd; stem, 16 pixels, one a
 // lane, x 8 outputs, whose weights vpdpbusd broadcasts from memory; depthwise, 4 pixels x 16
 // channels, 12 vpdpbusd that use 9 of 12 products. Bound: vpdpbusd, one (Zen 4) or two (Intel's
 // servers) vectors a cycle. Finishing 16 sums costs two conversions, a product and a share of
