@@ -93,7 +93,7 @@ class Settings:
 
     @property
     def rounds(self) -> int:
-        return 2 if self.quick else 15
+        return 2 if self.quick else 9
 
     def network(self, width: float, resolution: int) -> FloatNetwork:
         if width in self.networks:
