@@ -42,7 +42,14 @@ _BUSY = 0.5  # of a program for each core, beyond which figures are doubtful
     show_default=True,
     help="Of float32, bfloat16, int8, float32-split.",
 )
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, metavar="N")
+@click.option(
+    "--threads",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Of each runtime.",
+)
 @click.option(
     "--batch", type=click.IntRange(1, 1024), default=1, show_default=True, help="Images in a call."
 )
@@ -64,7 +71,14 @@ _BUSY = 0.5  # of a program for each core, beyond which figures are doubtful
     help="Photos to calibrate int8 and to compare answers on: a folder, a manifest or an archive."
     " Without it, random pictures like photos.",
 )
-@click.option("--rounds", type=click.IntRange(1), default=15, show_default=True)
+@click.option(
+    "--rounds",
+    type=click.IntRange(1),
+    default=15,
+    show_default=True,
+    metavar="N",
+    help="Turns that each runtime gets.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def command(
     checkpoint: Path,
