@@ -1,0 +1,109 @@
+/* The kernels of a MobileNet in int8, a row of an image at a time, in C99.
+ *
+ * Layout of all activations: pixels from left to right, the channels of a pixel side by side. An
+ * accumulator is bias + sum of weight * value in int32, which can't overflow in any order (proven
+ * when the network is built). It becomes a byte like so, each step rounded as IEEE 754 says:
+ * convert to float, times the channel's multiplier, round half to even, clamp to 0 .. maximum.
+ *
+ * The compiler's own macros choose among the files kernels_*.c; all give the same bytes. Define
+ * LUCID_PORTABLE to have the portable ones everywhere.
+ */
+#ifndef LUCID_KERNELS_H
+#define LUCID_KERNELS_H
+
+#include <float.h>
+#include <stdint.h>
+
+#if defined(__FAST_MATH__)
+#error "lucid: -ffast-math changes the results; compile this file without it"
+#endif
+#if defined(FLT_EVAL_METHOD) && FLT_EVAL_METHOD != 0
+#error "lucid: float must be computed as float; on 32-bit x86 compile with -msse2 -mfpmath=sse"
+#endif
+
+#if defined(LUCID_PORTABLE)
+#elif defined(__ARM_FEATURE_MVE) && (__ARM_FEATURE_MVE & 1)
+#define LUCID_MVE 1
+#elif defined(__ARM_FEATURE_DSP) && defined(__ARM_ARCH_PROFILE) && __ARM_ARCH_PROFILE == 'M'
+#define LUCID_DSP 1
+#elif defined(__riscv_vector)
+#define LUCID_RVV 1
+#endif
+
+/* Which kernels an instruction set has of its own; kernels_portable.c has the others. */
+
+/* A set of kernels may multiply weights by (value - offset); the biases make up for it. */
+#ifndef LUCID_STEM_OFFSET
+#define LUCID_STEM_OFFSET 0
+#endif
+#ifndef LUCID_DEPTHWISE_OFFSET
+#define LUCID_DEPTHWISE_OFFSET 0
+#endif
+#ifndef LUCID_POINTWISE_OFFSET
+#define LUCID_POINTWISE_OFFSET 0
+#endif
+#ifndef LUCID_DENSE_OFFSET
+#define LUCID_DENSE_OFFSET 0
+#endif
+
+/* What a depthwise layer gives to the pointwise one behind it: bytes, or wider if kernels like. */
+#ifndef LUCID_BETWEEN
+#define LUCID_BETWEEN uint8_t
+#endif
+typedef LUCID_BETWEEN lucid_between;
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* One layer, in flash. */
+typedef struct {
+  const int8_t *weights;   /* in the order that each kernel names */
+  const int32_t *bias;     /* one a channel out, with LUCID_*_OFFSET * sum of its weights added */
+  const float *multiplier; /* one a channel out; the pool has one in all */
+  uint16_t in_channels;
+  uint16_t out_channels;
+  uint16_t in_height; /* pixels */
+  uint16_t in_width;
+  uint16_t out_height;
+  uint16_t out_width;
+  uint8_t stride;  /* of the window, 1 or 2 */
+  uint8_t top;     /* rows above the image that the first window sees, 0 or 1 */
+  uint8_t left;    /* likewise columns */
+  uint8_t maximum; /* of an output byte */
+} lucid_layer;
+
+/* A row of the 3x3 convolution of the image. weights[out_channels][3][3][in_channels].
+ *
+ * rows: the image's rows under the window, in_width * in_channels bytes each; NULL is outside.
+ * outside: in_channels bytes that stand outside the image.
+ * out: out_width * out_channels bytes.
+ */
+void lucid_stem_row(const lucid_layer *layer, const uint8_t *const rows[3], const uint8_t *outside,
+                    uint8_t *out);
+
+/* A row of the 3x3 convolution of each channel by itself. weights[3][3][channels].
+ *
+ * rows: as above, of channels bytes a pixel; outside are zeros.
+ * out: out_width * channels values.
+ */
+void lucid_depthwise_row(const lucid_layer *layer, const uint8_t *const rows[3],
+                         lucid_between *out);
+
+/* A row of the 1x1 convolution. weights[out_channels][in_channels].
+ *
+ * in: in_width * in_channels values. out: in_width * out_channels bytes.
+ */
+void lucid_pointwise_row(const lucid_layer *layer, const lucid_between *in, uint8_t *out);
+
+/* The mean over all pixels: in_height * in_width * in_channels bytes -> in_channels bytes. */
+void lucid_pool(const lucid_layer *layer, const uint8_t *in, uint8_t *out);
+
+/* The classifier: in_channels bytes -> out_channels logits, not rounded. weights[out][in]. */
+void lucid_dense(const lucid_layer *layer, const uint8_t *in, float *logits);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
