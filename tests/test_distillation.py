@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from lucid.errors import CheckpointError, ConfigError
 from lucid.images import Preprocessing, normalise
 from lucid.models import MobileNet
 from lucid.training import Progress, train
-from lucid.training.distillation import Teacher, distillation_loss
+from lucid.training.distillation import FeatureMatching, Teacher, distillation_loss
 from lucid.training.recipe import FINE_TUNING, Recipe, default_recipe
 
 CPU = torch.device("cpu")
@@ -63,9 +64,12 @@ def test_teacher_is_the_model_with_its_own_preprocessing_and_the_students_order(
     found = teacher(images.clone())
     with torch.no_grad():
         expected = model.eval()(torch.from_numpy(normalise(pixels, preprocessing)))
+        last = model.features(torch.from_numpy(normalise(pixels, preprocessing)))["conv7"]
     assert expected.std(0).min() > 1e-2  # the logits do depend on the image
-    torch.testing.assert_close(found, expected[:, [2, 0, 1]], rtol=1e-4, atol=1e-4)
-    assert not found.requires_grad
+    torch.testing.assert_close(found.logits, expected[:, [2, 0, 1]], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found.features, last.mean((2, 3)), rtol=1e-4, atol=1e-4)
+    assert not found.logits.requires_grad
+    assert not found.features.requires_grad
 
 
 def test_teacher_sees_its_own_resolution_and_leaves_the_images_alone(model) -> None:
@@ -74,7 +78,7 @@ def test_teacher_sees_its_own_resolution_and_leaves_the_images_alone(model) -> N
     images = torch.rand(2, 3, 48, 48)
     before = images.clone()
     reduced = torch.nn.functional.interpolate(images, (24, 24), mode="bilinear", antialias=True)
-    assert teacher(images).equal(teacher(reduced))
+    assert teacher(images).logits.equal(teacher(reduced).logits)
     assert images.equal(before)
 
 
@@ -82,7 +86,9 @@ def test_bfloat16_changes_the_answers_little(model, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("lucid.training.distillation._multiplies_bfloat16", lambda _: True)
     images = torch.rand(4, 3, 48, 48)
     answers = [
-        Teacher(checkpoint_of(model), NAMES, resolution=48, device=CPU, precision=precision)(images)
+        Teacher(checkpoint_of(model), NAMES, resolution=48, device=CPU, precision=precision)(
+            images
+        ).logits
         for precision in ("float32", "auto")
     ]
     assert answers[1].dtype == torch.float32
@@ -97,6 +103,22 @@ def test_loss_is_the_divergence_of_the_softened_answers(temperature: float) -> N
     expected = temperature**2 * (p * (p / q).log()).sum(1).mean()
     torch.testing.assert_close(distillation_loss(student, teacher, temperature), expected)
     assert distillation_loss(teacher + 7, teacher, temperature).abs() < 1e-12
+
+
+def test_features_match_where_a_linear_map_of_them_points_the_same_way(model) -> None:
+    """Neither a map that the projection can undo counts, nor scale, nor what all images share."""
+    student = copy.deepcopy(model).eval()
+    matching = FeatureMatching(student, 7)
+    student(torch.rand(6, 3, 48, 48))
+    features = matching._pooled.value.detach()
+    expected = features @ matching.projection.weight.detach().T
+    assert matching(3 * expected + torch.randn(7)) < 1e-5
+    assert matching(-expected).item() == pytest.approx(2, abs=1e-5)
+    value = matching(torch.randn(6, 7))
+    assert 0.2 < value < 1.8
+    value.backward()
+    assert next(student.parameters()).grad.abs().max() > 0
+    assert matching.projection.weight.grad.abs().max() > 0
 
 
 def test_student_learns_from_the_teacher_alone(teacher: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Learning from a teacher: its logits on the very view that the student sees.
+"""Learning from a teacher: its logits and features on the very view that the student sees.
 
 Both see the same crop with the same colours and the same mixing, each at its own resolution and
 with its own normalisation; nothing is computed ahead. This is the "consistent teaching" of Beyer et
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +24,31 @@ from lucid.training.inputs import Normalisation, resized
 from lucid.training.recipe import Precision
 
 
+class Answers(NamedTuple):
+    """What a teacher says of N images.
+
+    Attributes:
+        logits: float32 (N, student's classes).
+        features: pooled, before its classifier; float32 (N, channels).
+    """
+
+    logits: Tensor
+    features: Tensor
+
+
+class PooledFeatures:
+    """What the classifier of a model was last given: ``value`` (N, channels)."""
+
+    def __init__(self, model: MobileNet) -> None:
+        self.value = torch.empty(0)
+        model.fc.register_forward_pre_hook(self._keep)
+
+    def _keep(self, _classifier: nn.Module, inputs: tuple[Tensor]) -> None:
+        (self.value,) = inputs
+
+
 class Teacher:
-    """A trained model that answers with its logits, as fast as the device allows.
+    """A trained model that answers, as fast as the device allows.
 
     Args:
         checkpoint: of the teacher.
@@ -54,17 +78,47 @@ class Teacher:
         self._dtype = torch.bfloat16 if is_bfloat16 else torch.float32
         self._model = model.to(device, self._dtype)
         self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._pooled = PooledFeatures(self._model)
         self._normalised = Normalisation(checkpoint.preprocessing, device)
         self._resolution = resolution
         order = [checkpoint.class_names.index(name) for name in class_names]
         self._order = torch.tensor(order, device=device)
 
+    @property
+    def channels(self) -> int:
+        """Of its pooled features."""
+        return self._model.fc.in_features
+
     @torch.no_grad()
-    def __call__(self, images: Tensor) -> Tensor:
-        """float32 images (N, C, S, S), 0 to 1 -> float32 logits (N, student's classes)."""
+    def __call__(self, images: Tensor) -> Answers:
+        """Answer for float32 images (N, C, S, S) of 0 to 1."""
         images = self._normalised(resized(images, self._resolution))
         logits: Tensor = self._model(images.to(self._dtype)).float()
-        return logits[:, self._order]
+        return Answers(logits[:, self._order], self._pooled.value.float())
+
+
+class FeatureMatching(nn.Module):
+    """How far a student's pooled features point away from the teacher's.
+
+    A linear projection, which learns with the student, takes its features to the teacher's
+    channels. Features after a ReLU all point into one corner, so that their cosine is high whatever
+    the image; their mean over the batch is taken away first.
+
+    Args:
+        student: whose classifier's input is watched from here on.
+        channels: of the teacher's features.
+    """
+
+    def __init__(self, student: MobileNet, channels: int) -> None:
+        super().__init__()
+        self.projection = nn.Linear(student.fc.in_features, channels, bias=False)
+        self._pooled = PooledFeatures(student)
+
+    def forward(self, expected: Tensor) -> Tensor:
+        """1 - cosine to the features (N, channels) of the teacher, 0 to 2, the batch's mean."""
+        found = self._pooled.value.float()
+        found = self.projection(found - found.mean(0))
+        return (1 - functional.cosine_similarity(found, expected - expected.mean(0))).mean()
 
 
 def distillation_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:

@@ -22,7 +22,7 @@ from torch.nn import functional
 from lucid.data.cache import DecodedImages
 from lucid.data.loader import Batches
 from lucid.errors import DivergenceError
-from lucid.training.distillation import Teacher, distillation_loss
+from lucid.training.distillation import Answers, FeatureMatching, Teacher, distillation_loss
 from lucid.training.inputs import resized
 from lucid.training.memory import kept_memory
 from lucid.training.optimization import MovingAverage, learning_rate, make_optimizer
@@ -53,6 +53,7 @@ class Trainer(Generic[Model]):
             to it.
         class_weights: float32 (classes,) of the loss, or None.
         teacher: whose logits the model learns, or None.
+        matching: of the model's features to the teacher's, or None; learns with the model.
         save: writes the state; called in mid-epoch, after Ctrl-C or about once a minute.
         finish_epoch: called with the row of each epoch, and with the model if it is to be kept.
     """
@@ -68,6 +69,7 @@ class Trainer(Generic[Model]):
     finish_epoch: Callable[[EpochRow, Model | None], None]
     class_weights: Tensor | None = None
     teacher: Teacher | None = None
+    matching: FeatureMatching | None = None
     has_pretrained_backbone: bool = False
     progress: Progress = field(default_factory=Progress)
     position: Position = field(default_factory=Position)
@@ -76,7 +78,7 @@ class Trainer(Generic[Model]):
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.moving_average = MovingAverage(self.average, self.model)
-        self.optimizer = make_optimizer(self.model, self.recipe)
+        self.optimizer = make_optimizer(self.model, self.recipe, self.matching)
         self.device = self.batches.device
         self._saved = time.monotonic()
         self.autocast = self.device.type != "cpu" and self.recipe.precision != "float32"
@@ -151,16 +153,20 @@ class Trainer(Generic[Model]):
         position.correct += (logits.argmax(1) == targets.argmax(1)).sum().item()
         position.seen += len(images)
 
-    def _loss(self, logits: Tensor, targets: Tensor, expected: Tensor | None) -> Tensor:
-        """The loss of a step; ``expected`` are the teacher's logits."""
+    def _loss(self, logits: Tensor, targets: Tensor, expected: Answers | None) -> Tensor:
+        """The loss of a step; ``expected`` are the teacher's answers."""
         recipe = self.recipe
         loss = functional.cross_entropy(
             logits, targets, weight=self.class_weights, label_smoothing=recipe.label_smoothing
         )
         if expected is None:
             return loss
-        taught = distillation_loss(logits, expected, recipe.distillation_temperature)
-        return torch.lerp(loss, taught, recipe.distillation_weight)
+        taught = distillation_loss(logits, expected.logits, recipe.distillation_temperature)
+        loss = torch.lerp(loss, taught, recipe.distillation_weight)
+        if self.matching is None:
+            return loss
+        away: Tensor = self.matching(expected.features)
+        return loss + recipe.feature_weight * away
 
     def _change_weights(self, rate: float, overall: int) -> None:
         parameters = [p for p in self.model.parameters() if p.grad is not None]

@@ -14,12 +14,19 @@ from lucid.training.recipe import Recipe
 _AVERAGE_START = 10
 
 
-def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimizer; only weights of convolutions and the classifier decay."""
+def make_optimizer(
+    model: nn.Module, recipe: Recipe, beside: nn.Module | None = None
+) -> torch.optim.Optimizer:
+    """The recipe's optimizer; only weights of convolutions and linear layers decay.
+
+    Args:
+        beside: what learns with the model and is no part of it.
+    """
     decaying: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
-    for parameter in model.parameters():
-        (decaying if parameter.ndim > 1 else others).append(parameter)
+    for module in (model, beside):
+        for parameter in module.parameters() if module is not None else ():
+            (decaying if parameter.ndim > 1 else others).append(parameter)
     groups = [
         {"params": decaying, "weight_decay": recipe.weight_decay},
         {"params": others, "weight_decay": 0.0},

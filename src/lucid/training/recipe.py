@@ -70,6 +70,8 @@ class Recipe:
             rest.
         distillation_temperature: above 0; teacher's and student's logits are divided by it, so that
             the teacher's second thoughts count for more.
+        feature_weight: with ``--teacher``, how much the loss counts the distance of the pooled
+            features from the teacher's; 0 turns it off.
         crop_fraction: side of the centred square kept for validation and prediction; with
             ``--weights``, theirs is taken.
         interpolation: of every resize; with ``--weights``, theirs is taken.
@@ -109,6 +111,7 @@ class Recipe:
     seed: int = 0
     distillation_weight: float = 0.9
     distillation_temperature: float = 2.0
+    feature_weight: float = 2.0
     crop_fraction: float = 0.875
     interpolation: Interpolation = "bilinear"
     decoder: Decoder = "scaled"
@@ -133,6 +136,7 @@ class Recipe:
         check_number("weight_decay", self.weight_decay, "0 to 1e30", lambda v: 0 <= v <= 1e30)
         check_number("warmup_epochs", self.warmup_epochs, "0 or more", _is_not_negative)
         check_number("clip_norm", self.clip_norm, "0 or more", _is_not_negative)
+        check_number("feature_weight", self.feature_weight, "0 or more", _is_not_negative)
         check_integer("accumulate", self.accumulate, 1, 4096)
         check_integer("early_stopping", self.early_stopping, 0, 100_000)
         check_choice("balance", self.balance, BALANCES)

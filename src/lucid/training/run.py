@@ -14,7 +14,7 @@ from lucid.checkpoint import JSON, Checkpoint, write_checkpoint
 from lucid.errors import ConfigError, DivergenceError, TrainingError
 from lucid.files import check_writable_folder, write_text
 from lucid.models import MobileNet
-from lucid.training.distillation import Teacher
+from lucid.training.distillation import FeatureMatching, Teacher
 from lucid.training.inputs import Normalisation
 from lucid.training.logs import RunLog
 from lucid.training.loop import Trainer
@@ -200,6 +200,10 @@ class _Run:
             log.write(position.rows)
             save()
 
+        matching = None
+        if self.teacher is not None and recipe.feature_weight:
+            matching = FeatureMatching(model, self.teacher.channels).to(self.device)
+
         trainer = Trainer(
             model=model,
             recipe=recipe,
@@ -212,6 +216,7 @@ class _Run:
             finish_epoch=finish_epoch,
             class_weights=class_weights,
             teacher=self.teacher,
+            matching=matching,
             has_pretrained_backbone=self.plan.weights is not None,
             progress=self.progress,
             position=position,
@@ -262,7 +267,8 @@ class _Run:
 
 
 def _modules(trainer: Trainer[MobileNet]) -> dict[str, torch.nn.Module]:
-    return {"model": trainer.model, "average": trainer.average}
+    modules = {"model": trainer.model, "average": trainer.average, "matching": trainer.matching}
+    return {name: module for name, module in modules.items() if module is not None}
 
 
 def _device(name: str) -> torch.device:
