@@ -47,6 +47,7 @@ LAYERS = (
     ("lucid.opening",),
     ("lucid.evaluation", "lucid.training"),
     ("lucid.quantization.report",),
+    ("lucid.benchmark.samples",),
     ("lucid.exporters",),
     ("lucid.benchmark",),
     ("lucid.cli",),

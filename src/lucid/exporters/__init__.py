@@ -1,5 +1,18 @@
-"""From a network to the file formats that other runtimes read; one module a format."""
+"""From a network to the formats that devices run; one module a format, and a table of them."""
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from lucid.exporters.exported import Exported, export
+from lucid.exporters.formats import FORMATS, Format
+from lucid.exporters.verification import Examples, Verification, examples, verify
+
+__all__ = [
+    "FORMATS",
+    "Examples",
+    "Exported",
+    "Format",
+    "Verification",
+    "examples",
+    "export",
+    "verify",
+]

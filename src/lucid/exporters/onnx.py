@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 import lucid
 from lucid.checks import check_choice, check_integer
 from lucid.errors import require
+from lucid.exporters.formats import Files, Precision
+from lucid.exporters.halves import to_half
 from lucid.files import write_bytes
 from lucid.images import MAX_RESOLUTION
 from lucid.network import (
@@ -34,7 +36,7 @@ from lucid.network import (
 )
 from lucid.quantization import normalisation_folded
 
-__all__ = ["INPUTS", "OPSET", "Input", "export_onnx", "to_onnx"]
+__all__ = ["INPUTS", "OPSET", "Input", "export_onnx", "to_files", "to_onnx"]
 
 Array = NDArray[Any]
 Input = Literal["uint8", "float32", "normalised"]
@@ -46,6 +48,13 @@ OPSET = 17
 IR_VERSION = 8
 
 BATCH = "batch"
+
+
+def to_files(
+    network: FloatNetwork | Int8Network, precision: Precision, size: tuple[int, int]
+) -> Files:
+    """The file that takes the image's bytes, for ``lucid.exporters.export``."""
+    return {".onnx": to_onnx(network, size=size, half=precision == "float16")}
 
 
 def export_onnx(
@@ -72,6 +81,7 @@ def to_onnx(
     *,
     images: Input = "uint8",
     size: tuple[int, int] | None = None,
+    half: bool = False,
 ) -> bytes:
     """A network as an ONNX model: any number of ``images`` -> ``logits``, float32 (N, classes).
 
@@ -83,8 +93,11 @@ def to_onnx(
             ``"normalised"``: (N, C, H, W) as ``lucid.images.normalise`` gives. An int8 network
             takes bytes only.
         size: (height, width) in pixels; that of the preprocessing when left out.
+        half: whether a float network's weights and activations are float16; what the model takes
+            and gives stays as it is.
     Raises:
-        ConfigError: an argument is out of range, or does not go with an int8 network.
+        ConfigError: an argument is out of range, does not go with an int8 network, or a weight is
+            beyond float16.
         MissingDependencyError: onnx is not installed.
     """
     onnx = require("onnx", extra="onnx")
@@ -95,7 +108,7 @@ def to_onnx(
     check_integer("height", height, 1, MAX_RESOLUTION)
     check_integer("width", width, 1, MAX_RESOLUTION)
 
-    graph = _Graph(onnx)
+    graph = _Graph(onnx, np.float16 if half else np.float32)
     if isinstance(network, Int8Network):
         _add_int8(graph, network, height, width)
     else:
@@ -105,9 +118,15 @@ def to_onnx(
 
 @dataclass
 class _Graph:
-    """Nodes and constants as they are added; ``onnx`` is the module."""
+    """Nodes and constants as they are added.
+
+    Args:
+        onnx: the module.
+        dtype: of a float network's weights and activations.
+    """
 
     onnx: Any
+    dtype: type[np.float32] | type[np.float16]
     nodes: list[Any] = field(default_factory=list)
     constants: list[Any] = field(default_factory=list)
 
@@ -120,6 +139,14 @@ class _Graph:
     def constant(self, name: str, value: Array | np.generic) -> str:
         self.constants.append(self.onnx.numpy_helper.from_array(np.asarray(value, order="C"), name))
         return name
+
+    def weights(self, name: str, value: NDArray[np.float32]) -> str:
+        """A constant of the graph's own dtype; raises ConfigError where that can't hold it."""
+        return self.constant(name, to_half(name, value) if self.dtype is np.float16 else value)
+
+    def cast(self, x: str, output: str, dtype: type[np.floating[Any]]) -> str:
+        kind = self.onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+        return self.add("Cast", [x], output, to=kind)
 
     def model(
         self, network: FloatNetwork | Int8Network, images: Input, height: int, width: int
@@ -160,25 +187,33 @@ class _Graph:
 def _add_float(
     graph: _Graph, network: FloatNetwork, images: Input, height: int, width: int
 ) -> None:
-    x = "images"
+    x, half = "images", graph.dtype is np.float16
     layers = list(network.layers)
     if images != "normalised":
         x = _add_centring(graph, network, images)
-        assert isinstance(layers[0], FloatLayer)
-        layers[0] = _for_centred(layers[0], network, images)
+        if half:
+            x = _add_division(graph, network, images, x)
+        else:
+            assert isinstance(layers[0], FloatLayer)
+            layers[0] = _for_centred(layers[0], network, images)
+    if half:
+        x = graph.cast(x, "halves", np.float16)
     for layer in layers:
         if isinstance(layer, FloatPool):
             x = graph.add("GlobalAveragePool", [x], f"{layer.name}.mean")  # (N, C, 1, 1)
             x = graph.add("Flatten", [x], layer.name)
             continue
-        weight = graph.constant(f"{layer.name}.weight", layer.weight)
-        bias = graph.constant(f"{layer.name}.bias", layer.bias)
+        weight = graph.weights(f"{layer.name}.weight", layer.weight)
+        bias = graph.weights(f"{layer.name}.bias", layer.bias)
         if layer.kind == "dense":
-            graph.add("Gemm", [x, weight, bias], "logits", transB=1)
+            output = "logits.halves" if half else "logits"
+            x = graph.add("Gemm", [x, weight, bias], output, transB=1)
             continue
         x = _add_convolution(graph, layer, [x, weight, bias], (height, width))
         x = _add_activation(graph, layer, x)
         height, width = layer.output_side(height), layer.output_side(width)
+    if half:
+        graph.cast(x, "logits", np.float32)
 
 
 def _add_centring(graph: _Graph, network: FloatNetwork, images: Input) -> str:
@@ -187,9 +222,16 @@ def _add_centring(graph: _Graph, network: FloatNetwork, images: Input) -> str:
     x = "images"
     if images == "uint8":
         x = graph.add("Transpose", [x], "planes", perm=[0, 3, 1, 2])
-        x = graph.add("Cast", [x], "values", to=graph.onnx.TensorProto.FLOAT)
+        x = graph.cast(x, "values", np.float32)
         mean = 255 * mean
     return graph.add("Sub", [x, graph.constant("mean", mean.astype(np.float32))], "centred")
+
+
+def _add_division(graph: _Graph, network: FloatNetwork, images: Input, x: str) -> str:
+    """Divide by the standard deviation before float16, whose small numbers are coarse."""
+    std = np.asarray(network.preprocessing.std, np.float64).reshape(-1, 1, 1)  # (C, 1, 1)
+    factor = 1 / (255 * std if images == "uint8" else std)
+    return graph.add("Mul", [x, graph.constant("factor", factor.astype(np.float32))], "normalised")
 
 
 def _for_centred(stem: FloatLayer, network: FloatNetwork, images: Input) -> FloatLayer:
@@ -206,7 +248,7 @@ def _add_activation(graph: _Graph, layer: FloatLayer, x: str) -> str:
     if np.isinf(high):
         return graph.add("Relu", [x], layer.name)
     bounds = [
-        graph.constant(f"{layer.name}.{name}", np.float32(value))
+        graph.constant(f"{layer.name}.{name}", graph.dtype(value))
         for name, value in (("minimum", low), ("maximum", high))
     ]
     return graph.add("Clip", [x, *bounds], layer.name)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any, Literal, Protocol, cast
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Literal, Protocol, cast
 
 from lucid.engine import isas
 from lucid.errors import ConfigError
+from lucid.exporters.runners import Runner
 from lucid.images import Pixels
 from lucid.network import FloatNetwork, Int8Network, sized_layers, totals
 
@@ -134,23 +132,6 @@ class Task:
 
     workload: Workload
     candidate: Candidate
-
-
-@dataclass(frozen=True)
-class Runner:
-    """A runtime that is ready.
-
-    Args:
-        take: uint8 (batch, H, W, C) -> what ``run`` takes; not part of the time.
-        run: the call that is measured; what it gives has been computed when it returns.
-        give: what ``run`` gave -> float32 logits (batch, classes).
-        facts: what to know about it, such as the version and what it limits itself to.
-    """
-
-    take: Callable[[Pixels], Any]
-    run: Callable[[Any], Any]
-    give: Callable[[Any], NDArray[np.float32]]
-    facts: Mapping[str, str] = field(default_factory=dict)
 
 
 class _Module(Protocol):

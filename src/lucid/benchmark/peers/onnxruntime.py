@@ -10,6 +10,7 @@ from typing import Any
 from lucid.benchmark.peers import Runner, Task
 from lucid.errors import require
 from lucid.exporters.onnx import to_onnx
+from lucid.exporters.runners.onnxruntime import open_session
 from lucid.images import Pixels, normalise
 
 __all__ = ["prepare"]
@@ -21,13 +22,7 @@ def prepare(task: Task) -> Runner:
     model = to_onnx(task.workload.network, images="normalised", size=task.workload.size)
     if task.candidate.precision == "int8":
         model = _quantised(model, task)
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.intra_op_num_threads = task.candidate.threads
-    options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.set_denormal_as_zero", "1")
-    options.add_free_dimension_override_by_name("batch", task.workload.batch)
-    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    session = open_session(model, task.candidate.threads, task.workload.batch)
 
     def take(pixels: Pixels) -> Any:
         binding = session.io_binding()

@@ -1,0 +1,60 @@
+/* Runs a network by rows: as soon as a layer has the rows that a row of its output needs, that row
+ * is computed, and those no longer needed are overwritten. Whole maps stand only where it saves
+ * memory; there each pair of layers works within the map.
+ */
+#ifndef LUCID_EXECUTE_H
+#define LUCID_EXECUTE_H
+
+#include "kernels.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Where the rows that a stage reads lie. Stage 0 is the stem, each other a depthwise layer with the
+ * pointwise one behind it; one more map is what the pool reads.
+ */
+typedef struct {
+  uint32_t offset; /* in the memory, bytes */
+  uint16_t kept;   /* rows: row r lies at place r % kept */
+  uint8_t upwards; /* whether the stage goes from its last row to its first */
+} lucid_map;
+
+typedef struct {
+  const lucid_layer *layers; /* stem, pairs of depthwise and pointwise, pool, dense */
+  const lucid_map *maps;     /* one a stage and one more */
+  const uint8_t *outside;    /* of the image */
+  uint16_t stages;           /* 1 + pairs */
+  uint16_t streamed;         /* stages that run as the image's rows come; the others run after */
+  uint32_t scratch;          /* offset of the row between the layers of a pair */
+} lucid_plan;
+
+/* memory: as large as the plan says, 4-byte aligned. rows: streamed + 1 counters. */
+typedef struct {
+  uint8_t *memory;
+  uint16_t *rows;
+  const uint8_t *image; /* whole, or NULL when its rows are pushed */
+} lucid_run;
+
+void lucid_begin(const lucid_plan *plan, const lucid_run *run);
+
+/* Takes the next row of the image, if any is missing; returns how many are missing still. */
+int lucid_push_row(const lucid_plan *plan, const lucid_run *run, const uint8_t *row);
+
+/* All rows of run->image. */
+void lucid_push_image(const lucid_plan *plan, const lucid_run *run);
+
+/* Computes the logits once no row is missing. */
+void lucid_finish(const lucid_plan *plan, const lucid_run *run, float *logits);
+
+/* Turns logits into probabilities, in place; returns the class of the largest, the first of equal
+ * ones. Each step is a whole number or one IEEE-754 operation: the same bits on every device,
+ * within 1e-5 of the true value.
+ */
+int lucid_softmax(float *values, int count);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,167 @@
+"""The formats that devices run, a table; what one row says is all that the rest knows of a format.
+
+A format has a module of this package that writes it, with ``to_files``, and a module of
+``lucid.exporters.runners`` for each of its runtimes, with ``prepare``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal, Protocol, cast
+
+from lucid.checks import check_choice
+from lucid.errors import ConfigError, require
+from lucid.exporters.runners import Runner
+from lucid.network import FloatNetwork, Int8Network
+
+__all__ = ["FORMATS", "PRECISIONS", "Files", "Format", "Precision", "Runtime"]
+
+Precision = Literal["float32", "float16", "int8"]
+
+PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "int8")
+
+# The files of an export, by what follows the name that was asked for: {".xml": ..., ".bin": ...},
+# or {".mlpackage/Manifest.json": ...} within a folder.
+Files = Mapping[str, bytes]
+
+
+class _Exporter(Protocol):
+    def to_files(
+        self, network: FloatNetwork | Int8Network, precision: Precision, size: tuple[int, int]
+    ) -> Files: ...
+
+
+class _Runners(Protocol):
+    def prepare(self, path: Path, threads: int) -> Runner: ...
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What executes a file of a format here, for its verification.
+
+    Args:
+        title: its own name.
+        module: of ``lucid.exporters.runners``.
+        packages: that it imports.
+        precisions: that it runs.
+        exact: precisions in which its arithmetic is defined to give the reference's bits.
+        required: whether a verification without it is an error.
+    """
+
+    title: str
+    module: str
+    packages: tuple[str, ...]
+    precisions: tuple[Precision, ...] = PRECISIONS
+    exact: tuple[Precision, ...] = ()
+    required: bool = True
+
+    def missing(self) -> list[str]:
+        """Packages that are not installed."""
+        return _missing(self.packages)
+
+    def prepare(self, path: Path, threads: int = 1) -> Runner:
+        """Load a file; errors are the runtime's own.
+
+        Args:
+            path: of the export's main file or folder, which has the format's suffix; the others
+                are beside it.
+            threads: of a call.
+        """
+        module = importlib.import_module(f"lucid.exporters.runners.{self.module}")
+        return cast(_Runners, module).prepare(path, threads)
+
+
+@dataclass(frozen=True)
+class Format:
+    """A file format.
+
+    Args:
+        title: its own name.
+        suffix: of the file or folder that a user names.
+        extra: of lucid-mobilenet that installs the packages.
+        packages: that its module imports, for writing only.
+        module: of this package, with ``to_files``.
+        runtimes: that verify it.
+        images: what a file takes, in words.
+        precisions: that it has.
+        dynamic_batch: whether one file takes any number of images at once.
+        keeps: what of class names and preprocessing is stored, and where.
+        remarks: what a user of a precision must know, in a sentence.
+    """
+
+    title: str
+    suffix: str
+    extra: str
+    packages: tuple[str, ...]
+    module: str
+    runtimes: tuple[Runtime, ...]
+    images: str
+    precisions: tuple[Precision, ...] = PRECISIONS
+    dynamic_batch: bool = False
+    keeps: str = ""
+    remarks: Mapping[Precision, str] = field(default_factory=dict)
+
+    def missing(self) -> list[str]:
+        """Packages for writing it that are not installed."""
+        return _missing(self.packages)
+
+    def to_files(
+        self, network: FloatNetwork | Int8Network, precision: Precision, size: tuple[int, int]
+    ) -> Files:
+        """The content of the files; arguments are as in ``lucid.exporters.export``."""
+        for package in self.packages:
+            require(package, extra=self.extra)
+        module = importlib.import_module(f"lucid.exporters.{self.module}")
+        return cast(_Exporter, module).to_files(network, precision, size)
+
+    def choose_precision(
+        self, network: FloatNetwork | Int8Network, asked: Precision | None
+    ) -> Precision:
+        """The precision asked for, if it can be had from a network; by default the network's own.
+
+        Raises:
+            ConfigError: the network or the format does not have it.
+        """
+        own: Precision = "int8" if isinstance(network, Int8Network) else "float32"
+        if asked is None:
+            asked = own
+        check_choice("precision", asked, PRECISIONS)
+        if asked == "int8" and own != "int8":
+            raise ConfigError(
+                "precision int8 is for int8 networks, this one is float; make one first: "
+                "lucid quantize CHECKPOINT --calibrate DATA"
+            )
+        if own == "int8" and asked != "int8":
+            raise ConfigError(
+                f"precision {asked} is for float networks, this one is int8; export the checkpoint "
+                "that it was made from"
+            )
+        if asked not in self.precisions:
+            raise ConfigError(f"{self.title} has no {asked}; it has {', '.join(self.precisions)}")
+        return asked
+
+
+FORMATS: Mapping[str, Format] = MappingProxyType(
+    {
+        "onnx": Format(
+            title="ONNX",
+            suffix=".onnx",
+            extra="onnx",
+            packages=("onnx",),
+            module="onnx",
+            runtimes=(Runtime("ONNX Runtime", "onnxruntime", ("onnxruntime",)),),
+            images="uint8 RGB (N, H, W, 3)",
+            dynamic_batch=True,
+            keeps="metadata_props",
+        ),
+    }
+)
+
+
+def _missing(packages: tuple[str, ...]) -> list[str]:
+    return [name for name in packages if find_spec(name) is None]
