@@ -39,6 +39,7 @@ COMMANDS = {
     "chart": "Draw a model as a chart.",
     "import": "Turn published weights into a checkpoint.",
     "quantize": "Round a checkpoint to int8.",
+    "export": "Write a file that another runtime runs.",
 }
 
 _BAD_INPUT = 2

@@ -113,35 +113,37 @@ def export(
     """
     check_choice("format", format, tuple(FORMATS))
     found = FORMATS[format]
-    network = open_network(source)
+    network = open_network(source, resolution)
     precision = found.choose_precision(network, precision)
-    if resolution is not None:
-        check_integer("resolution", resolution, 1, MAX_RESOLUTION)
-        network = replace(
-            network, preprocessing=replace(network.preprocessing, resolution=resolution)
-        )
     side = network.preprocessing.resolution
     files = found.to_files(network, precision, (side, side))
     return Exported(found, precision, network, files)
 
 
-def open_network(source: Source) -> FloatNetwork | Int8Network:
-    """The network of a file or a checkpoint.
+def open_network(source: Source, resolution: int | None = None) -> FloatNetwork | Int8Network:
+    """The network of a file or a checkpoint; with ``resolution`` for images of that side.
 
     Raises:
         CheckpointError: it can't be read, or has no classifier yet.
+        ConfigError: the resolution is out of range.
     """
-    if isinstance(source, FloatNetwork | Int8Network):
-        return source
     if isinstance(source, str | Path):
-        if is_network(source):
-            return read_network(source)
-        source = read_checkpoint(source)
-    if source.provenance.get("classifier") is False:
+        network = _read(source)
+    else:
+        network = lower(source) if isinstance(source, Checkpoint) else source
+    if network.provenance.get("classifier") is False:
+        name = source if isinstance(source, str | Path) else "CHECKPOINT"
         raise CheckpointError(
-            "the checkpoint has no classifier yet; fine-tune it first: lucid train DATA --weights"
+            f"{name}: has no classifier yet; fine-tune it first: lucid train DATA --weights {name}"
         )
-    return lower(source)
+    if resolution is None:
+        return network
+    check_integer("resolution", resolution, 1, MAX_RESOLUTION)
+    return replace(network, preprocessing=replace(network.preprocessing, resolution=resolution))
+
+
+def _read(path: str | Path) -> FloatNetwork | Int8Network:
+    return read_network(path) if is_network(path) else lower(read_checkpoint(path))
 
 
 def _root(ending: str) -> str:

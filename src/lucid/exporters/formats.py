@@ -51,6 +51,7 @@ class Runtime:
         precisions: that it runs.
         exact: precisions in which its arithmetic is defined to give the reference's bits.
         required: whether a verification without it is an error.
+        is_timed: whether the time that it takes says anything about the device.
     """
 
     title: str
@@ -59,13 +60,14 @@ class Runtime:
     precisions: tuple[Precision, ...] = PRECISIONS
     exact: tuple[Precision, ...] = ()
     required: bool = True
+    is_timed: bool = True
 
     def missing(self) -> list[str]:
         """Packages that are not installed."""
         return _missing(self.packages)
 
     def prepare(self, path: Path, threads: int = 1) -> Runner:
-        """Load a file; errors are the runtime's own.
+        """Load a file; errors are the runtime's own, or that one of ``packages`` is missing.
 
         Args:
             path: of the export's main file or folder, which has the format's suffix; the others

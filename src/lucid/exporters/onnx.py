@@ -23,6 +23,7 @@ from lucid.checks import check_choice, check_integer
 from lucid.errors import require
 from lucid.exporters.formats import Files, Precision
 from lucid.exporters.halves import to_half
+from lucid.exporters.metadata import describe
 from lucid.files import write_bytes
 from lucid.images import MAX_RESOLUTION
 from lucid.network import (
@@ -85,7 +86,7 @@ def to_onnx(
 ) -> bytes:
     """A network as an ONNX model: any number of ``images`` -> ``logits``, float32 (N, classes).
 
-    Class names, preprocessing, metrics and provenance stand in the model's metadata as JSON.
+    Class names, preprocessing and metrics stand in the model's metadata as JSON.
 
     Args:
         images: what the model takes, one of ``INPUTS``. ``"uint8"``: the bytes (N, H, W, C) of a
@@ -175,8 +176,7 @@ class _Graph:
             producer_version=lucid.__version__,
         )
         texts = {
-            name: json.dumps(value, ensure_ascii=False)
-            for name, value in network.description_json().items()
+            name: json.dumps(value, ensure_ascii=False) for name, value in describe(network).items()
         }
         helper.set_model_props(model, {"images": images} | texts)
         self.onnx.checker.check_model(model, full_check=True)

@@ -83,7 +83,8 @@ class Verification:
         agreement: share of images with the reference's class.
         top1: share of right classes, None without labels.
         reference_top1: likewise of the reference.
-        seconds: of a call with one image on one thread, the median.
+        seconds: of a call with one image on one thread, the median; None where the time says
+            nothing about the device.
         failure: what is wrong, in words; empty if nothing is.
     """
 
@@ -95,7 +96,7 @@ class Verification:
     agreement: float
     top1: float | None
     reference_top1: float | None
-    seconds: float
+    seconds: float | None
     failure: str = ""
 
     @property
@@ -201,7 +202,7 @@ def _compare(
         agreement=agreement,
         top1=_top1(logits[: len(singles)], expected.labels),
         reference_top1=expected.top1,
-        seconds=_time(runner, singles),
+        seconds=_time(runner, singles) if runtime.is_timed else None,
         failure=_failure(difference, limit, agreement, len(singles)),
     )
 
@@ -222,18 +223,17 @@ def _failure(difference: float, limit: float, agreement: float, images: int) -> 
 
 def _refused(runtime: Runtime, expected: Examples, error: Exception) -> Verification:
     reason = " ".join(str(error).split())[:300] or type(error).__name__
-    nan = float("nan")
     return Verification(
-        runtime.title,
-        "",
-        len(expected.pixels),
-        nan,
-        0.0,
-        0.0,
-        None,
-        expected.top1,
-        nan,
-        f"does not run the file: {reason}",
+        runtime=runtime.title,
+        version="",
+        images=len(expected.pixels),
+        difference=float("inf"),
+        limit=0.0,
+        agreement=0.0,
+        top1=None,
+        reference_top1=expected.top1,
+        seconds=None,
+        failure=f"does not run the file: {reason}",
     )
 
 
