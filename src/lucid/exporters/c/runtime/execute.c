@@ -21,21 +21,26 @@ static size_t row_bytes(const lucid_layer *layer) {
   return (size_t)layer->in_width * layer->in_channels;
 }
 
-/* Row `row` of what the layer reads. */
+/* Row `row` of what a stage reads. */
 static uint8_t *row_in(const lucid_plan *plan, const lucid_run *run, int stage, int row) {
-  const lucid_map *map = &plan->maps[stage];
+  const lucid_stage *place = &plan->stages[stage];
   const lucid_layer *layer = &plan->layers[first_layer(stage)];
-  return run->memory + map->offset + (size_t)(row % map->kept) * row_bytes(layer);
+  return run->memory + place->offset + (size_t)(row % place->kept) * row_bytes(layer);
 }
 
-static void compute_row(const lucid_plan *plan, const lucid_run *run, int stage, int y) {
+/* Computes rows y to y + count - 1 of what a stage gives; there they lie one behind the other. */
+static void compute_rows(const lucid_plan *plan, const lucid_run *run, int stage, int y,
+                         int count) {
   const int index = first_layer(stage);
   const lucid_layer *layer = &plan->layers[index];
-  uint8_t *out = row_in(plan, run, stage + 1, y);
-  const uint8_t *rows[WINDOW];
+  void *const work = run->memory + plan->stages[stage].work;
+  void *const between = run->memory + plan->stages[stage].between;
+  uint8_t *const out = row_in(plan, run, stage + 1, y);
+  const int first = y * layer->stride - layer->top;
+  const uint8_t *rows[2 * (LUCID_MAX_ROWS - 1) + WINDOW];
   int k;
-  for (k = 0; k < WINDOW; ++k) {
-    const int row = y * layer->stride - layer->top + k;
+  for (k = 0; k < (count - 1) * layer->stride + WINDOW; ++k) {
+    const int row = first + k;
     if (row < 0 || row >= layer->in_height) {
       rows[k] = NULL;
     } else if (stage == 0 && run->image != NULL) {
@@ -46,13 +51,12 @@ static void compute_row(const lucid_plan *plan, const lucid_run *run, int stage,
   }
   lucid_profile(index);
   if (stage == 0) {
-    lucid_stem_row(layer, rows, plan->outside, out);
+    lucid_stem_row(layer, rows, plan->outside, work, out);
   } else {
-    lucid_between *between = (void *)(run->memory + plan->scratch);
-    lucid_depthwise_row(layer, rows, between);
+    lucid_depthwise(layer, rows, count, work, between);
     lucid_profile(-1);
     lucid_profile(index + 1);
-    lucid_pointwise_row(layer + 1, between, out);
+    lucid_pointwise(layer + 1, between, count * layer->out_width, work, out);
   }
   lucid_profile(-1);
 }
@@ -77,7 +81,7 @@ static void advance(const lucid_plan *plan, const lucid_run *run) {
       --stage;
       continue;
     }
-    compute_row(plan, run, stage, run->rows[stage + 1]);
+    compute_rows(plan, run, stage, run->rows[stage + 1], 1);
     ++run->rows[stage + 1];
     if (stage + 1 < plan->streamed) ++stage;
   }
@@ -102,16 +106,18 @@ void lucid_push_image(const lucid_plan *plan, const lucid_run *run) {
 }
 
 void lucid_finish(const lucid_plan *plan, const lucid_run *run, float *logits) {
-  const int pool = first_layer(plan->stages);
-  uint8_t *means = run->memory + plan->scratch;
-  int stage, k;
-  for (stage = plan->streamed; stage < plan->stages; ++stage) {
+  const int pool = first_layer(plan->count);
+  uint8_t *means = run->memory + plan->stages[plan->count].between;
+  int stage, y;
+  for (stage = plan->streamed; stage < plan->count; ++stage) {
     const int height = plan->layers[first_layer(stage)].out_height;
-    const int upwards = plan->maps[stage].upwards;
-    for (k = 0; k < height; ++k) compute_row(plan, run, stage, upwards ? height - 1 - k : k);
+    const int count = plan->stages[stage].count;
+    for (y = 0; y < height; y += count) {
+      compute_rows(plan, run, stage, y, height - y < count ? height - y : count);
+    }
   }
   lucid_profile(pool);
-  lucid_pool(&plan->layers[pool], row_in(plan, run, plan->stages, 0), means);
+  lucid_pool(&plan->layers[pool], row_in(plan, run, plan->count, 0), means);
   lucid_profile(-1);
   lucid_profile(pool + 1);
   lucid_dense(&plan->layers[pool + 1], means, logits);

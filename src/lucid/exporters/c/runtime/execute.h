@@ -1,6 +1,6 @@
 /* Runs a network by rows: as soon as a layer has the rows that a row of its output needs, that row
- * is computed, and those no longer needed are overwritten. Whole maps stand only where it saves
- * memory; there each pair of layers works within the map.
+ * is computed, and those no longer needed are overwritten. Whole maps stand only where that saves
+ * memory; a pair of layers then writes its map over the one that it reads.
  */
 #ifndef LUCID_EXECUTE_H
 #define LUCID_EXECUTE_H
@@ -11,22 +11,23 @@
 extern "C" {
 #endif
 
-/* Where the rows that a stage reads lie. Stage 0 is the stem, each other a depthwise layer with the
- * pointwise one behind it; one more map is what the pool reads.
+/* A stage, and where the rows that it reads lie. Stage 0 is the stem, each other a depthwise layer
+ * with the pointwise one behind it; one more says what the pool reads. Offsets are in the memory.
  */
 typedef struct {
-  uint32_t offset; /* in the memory, bytes */
-  uint16_t kept;   /* rows: row r lies at place r % kept */
-  uint8_t upwards; /* whether the stage goes from its last row to its first */
-} lucid_map;
+  uint32_t offset;
+  uint32_t between; /* offset of what stands between the two layers; of the pool's means */
+  uint32_t work;    /* offset of what the kernels work with */
+  uint16_t kept;    /* rows that stand there: row r lies at place r % kept */
+  uint16_t count;   /* rows of its output that it computes at once, to LUCID_MAX_ROWS */
+} lucid_stage;
 
 typedef struct {
   const lucid_layer *layers; /* stem, pairs of depthwise and pointwise, pool, dense */
-  const lucid_map *maps;     /* one a stage and one more */
+  const lucid_stage *stages; /* one more than there are */
   const uint8_t *outside;    /* of the image */
-  uint16_t stages;           /* 1 + pairs */
-  uint16_t streamed;         /* stages that run as the image's rows come; the others run after */
-  uint32_t scratch;          /* offset of the row between the layers of a pair */
+  uint16_t count;            /* stages: 1 + pairs */
+  uint16_t streamed;         /* those that run as the image's rows come; the others run after */
 } lucid_plan;
 
 /* memory: as large as the plan says, 4-byte aligned. rows: streamed + 1 counters. */

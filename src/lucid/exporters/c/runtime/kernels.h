@@ -1,4 +1,4 @@
-/* The kernels of a MobileNet in int8, a row of an image at a time, in C99.
+/* The kernels of a MobileNet in int8, a few rows of an image at a time, in C99.
  *
  * Layout of all activations: pixels from left to right, the channels of a pixel side by side. An
  * accumulator is bias + sum of weight * value in int32, which can't overflow in any order (proven
@@ -46,11 +46,24 @@
 #define LUCID_DENSE_OFFSET 0
 #endif
 
-/* What a depthwise layer gives to the pointwise one behind it: bytes, or wider if kernels like. */
-#ifndef LUCID_BETWEEN
-#define LUCID_BETWEEN uint8_t
+/* Bytes of what a depthwise layer gives to the pointwise one behind it, in the kernels' own form. */
+#ifndef LUCID_BETWEEN_BYTES
+#define LUCID_BETWEEN_BYTES(pixels, channels) ((pixels) * (channels))
 #endif
-typedef LUCID_BETWEEN lucid_between;
+
+/* Bytes that a kernel needs to work with, 4-byte aligned; none of it lasts beyond a call. */
+#ifndef LUCID_STEM_WORK_BYTES
+#define LUCID_STEM_WORK_BYTES(out_width, in_channels) 0
+#endif
+#ifndef LUCID_DEPTHWISE_WORK_BYTES
+#define LUCID_DEPTHWISE_WORK_BYTES(in_width) 0
+#endif
+#ifndef LUCID_POINTWISE_WORK_BYTES
+#define LUCID_POINTWISE_WORK_BYTES(in_channels) 0
+#endif
+
+/* Rows that a depthwise layer computes in one call, at most. */
+#define LUCID_MAX_ROWS 16
 
 #ifdef __cplusplus
 extern "C" {
@@ -77,24 +90,31 @@ typedef struct {
  *
  * rows: the image's rows under the window, in_width * in_channels bytes each; NULL is outside.
  * outside: in_channels bytes that stand outside the image.
+ * work: LUCID_STEM_WORK_BYTES.
  * out: out_width * out_channels bytes.
  */
 void lucid_stem_row(const lucid_layer *layer, const uint8_t *const rows[3], const uint8_t *outside,
-                    uint8_t *out);
+                    void *work, uint8_t *out);
 
-/* A row of the 3x3 convolution of each channel by itself. weights[3][3][channels].
+/* Rows of the 3x3 convolution of each channel by itself. weights[channels][3][3].
  *
- * rows: as above, of channels bytes a pixel; outside are zeros.
- * out: out_width * channels values.
+ * rows: the (count - 1) * stride + 3 rows under the windows of `count` rows of the output, of
+ *     in_width * channels bytes; NULL is outside, where there are zeros.
+ * count: 1 to LUCID_MAX_ROWS.
+ * work: LUCID_DEPTHWISE_WORK_BYTES.
+ * between: count * out_width pixels, LUCID_BETWEEN_BYTES.
  */
-void lucid_depthwise_row(const lucid_layer *layer, const uint8_t *const rows[3],
-                         lucid_between *out);
+void lucid_depthwise(const lucid_layer *layer, const uint8_t *const *rows, int count, void *work,
+                     void *between);
 
-/* A row of the 1x1 convolution. weights[out_channels][in_channels].
+/* The 1x1 convolution of some pixels. weights[out_channels][in_channels].
  *
- * in: in_width * in_channels values. out: in_width * out_channels bytes.
+ * between: what lucid_depthwise gave, `pixels` of them.
+ * work: LUCID_POINTWISE_WORK_BYTES.
+ * out: pixels * out_channels bytes.
  */
-void lucid_pointwise_row(const lucid_layer *layer, const lucid_between *in, uint8_t *out);
+void lucid_pointwise(const lucid_layer *layer, const void *between, int pixels, void *work,
+                     uint8_t *out);
 
 /* The mean over all pixels: in_height * in_width * in_channels bytes -> in_channels bytes. */
 void lucid_pool(const lucid_layer *layer, const uint8_t *in, uint8_t *out);

@@ -36,10 +36,11 @@ static inline uint8_t requantise(int32_t sum, float multiplier, uint32_t maximum
 
 #ifndef LUCID_HAS_STEM
 void lucid_stem_row(const lucid_layer *layer, const uint8_t *const rows[3], const uint8_t *outside,
-                    uint8_t *out) {
+                    void *work, uint8_t *out) {
   const int channels = layer->in_channels, width = layer->in_width;
   const uint32_t maximum = bits_of((float)layer->maximum);
   int x, o, tap, i;
+  (void)work;
   for (x = 0; x < layer->out_width; ++x) {
     const uint8_t *seen[9];
     const int8_t *weights = layer->weights;
@@ -52,7 +53,7 @@ void lucid_stem_row(const lucid_layer *layer, const uint8_t *const rows[3], cons
     for (o = 0; o < layer->out_channels; ++o) {
       int32_t sum = layer->bias[o];
       for (tap = 0; tap < 9; ++tap) {
-        for (i = 0; i < channels; ++i) sum += *weights++ * (seen[tap][i] - LUCID_STEM_OFFSET);
+        for (i = 0; i < channels; ++i) sum += *weights++ * seen[tap][i];
       }
       *out++ = requantise(sum, layer->multiplier[o], maximum);
     }
@@ -61,41 +62,48 @@ void lucid_stem_row(const lucid_layer *layer, const uint8_t *const rows[3], cons
 #endif
 
 #ifndef LUCID_HAS_DEPTHWISE
-void lucid_depthwise_row(const lucid_layer *layer, const uint8_t *const rows[3],
-                         lucid_between *out) {
+void lucid_depthwise(const lucid_layer *layer, const uint8_t *const *rows, int count, void *work,
+                     void *between) {
   const int channels = layer->in_channels, width = layer->in_width;
   const uint32_t maximum = bits_of((float)layer->maximum);
-  int x, c, tap;
-  for (x = 0; x < layer->out_width; ++x) {
-    const uint8_t *seen[9];
-    const int8_t *weights[9];
-    int taps = 0;
-    for (tap = 0; tap < 9; ++tap) {
-      const uint8_t *row = rows[tap / 3];
-      const int column = x * layer->stride - layer->left + tap % 3;
-      if (row == NULL || column < 0 || column >= width) continue; /* zeros */
-      seen[taps] = row + column * channels;
-      weights[taps++] = layer->weights + tap * channels;
-    }
-    for (c = 0; c < channels; ++c) {
-      int32_t sum = layer->bias[c];
-      for (tap = 0; tap < taps; ++tap) sum += weights[tap][c] * seen[tap][c];
-      *out++ = requantise(sum, layer->multiplier[c], maximum);
+  uint8_t *out = between;
+  int y, x, c, k, tap;
+  (void)work;
+  for (y = 0; y < count; ++y, rows += layer->stride) {
+    for (x = 0; x < layer->out_width; ++x) {
+      const uint8_t *seen[9]; /* where the window is inside the image */
+      int place[9];
+      int inside = 0;
+      for (tap = 0; tap < 9; ++tap) {
+        const int column = x * layer->stride - layer->left + tap % 3;
+        if (rows[tap / 3] == NULL || column < 0 || column >= width) continue;
+        seen[inside] = rows[tap / 3] + column * channels;
+        place[inside++] = tap;
+      }
+      for (c = 0; c < channels; ++c) {
+        const int8_t *weights = layer->weights + 9 * c;
+        int32_t sum = layer->bias[c];
+        for (k = 0; k < inside; ++k) sum += weights[place[k]] * seen[k][c];
+        *out++ = requantise(sum, layer->multiplier[c], maximum);
+      }
     }
   }
 }
 #endif
 
 #ifndef LUCID_HAS_POINTWISE
-void lucid_pointwise_row(const lucid_layer *layer, const lucid_between *in, uint8_t *out) {
+void lucid_pointwise(const lucid_layer *layer, const void *between, int pixels, void *work,
+                     uint8_t *out) {
   const int channels = layer->in_channels;
   const uint32_t maximum = bits_of((float)layer->maximum);
+  const uint8_t *in = between;
   int x, o, i;
-  for (x = 0; x < layer->in_width; ++x, in += channels) {
+  (void)work;
+  for (x = 0; x < pixels; ++x, in += channels) {
     const int8_t *weights = layer->weights;
     for (o = 0; o < layer->out_channels; ++o) {
       int32_t sum = layer->bias[o];
-      for (i = 0; i < channels; ++i) sum += *weights++ * (in[i] - LUCID_POINTWISE_OFFSET);
+      for (i = 0; i < channels; ++i) sum += *weights++ * in[i];
       *out++ = requantise(sum, layer->multiplier[o], maximum);
     }
   }
@@ -124,7 +132,7 @@ void lucid_dense(const lucid_layer *layer, const uint8_t *in, float *logits) {
   int o, i;
   for (o = 0; o < layer->out_channels; ++o) {
     int32_t sum = layer->bias[o];
-    for (i = 0; i < layer->in_channels; ++i) sum += *weights++ * (in[i] - LUCID_DENSE_OFFSET);
+    for (i = 0; i < layer->in_channels; ++i) sum += *weights++ * in[i];
     logits[o] = (float)sum * layer->multiplier[o];
   }
 }
