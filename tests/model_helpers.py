@@ -35,6 +35,7 @@ valid_arguments = st.builds(
     in_channels=st.integers(1, 5),
     batch_norm_epsilon=st.floats(1e-6, 1.0),
     dropout=st.floats(0.0, 0.9),
+    head_channels=st.sampled_from([0, 0, 1, 13, 40]),
 )
 
 

@@ -29,7 +29,10 @@ multipliers = st.one_of(simple_multipliers, st.floats(2.0**-20, 1.0, width=32))
 
 @st.composite
 def structures(draw: st.DrawFn, most_channels: int = 4) -> tuple[Layer, ...]:
-    """Stem, up to two pairs, pool and classifier, of 1 to ``most_channels`` channels each."""
+    """Stem, up to two pairs, a head or none, pool and classifier.
+
+    Of 1 to ``most_channels`` channels each.
+    """
     padding, activation = draw(st.sampled_from(PADDINGS)), draw(st.sampled_from(ACTIVATIONS))
     variant: dict[str, Any] = {"padding": padding, "activation": activation}
     sizes = st.integers(1, most_channels)
@@ -48,6 +51,10 @@ def structures(draw: st.DrawFn, most_channels: int = 4) -> tuple[Layer, ...]:
             layer(f"{path}.depthwise", "depthwise", channels, channels, stride=stride, **variant),
             layer(f"{path}.pointwise", "pointwise", channels, after, **variant),
         ]
+        channels = after
+    if draw(st.booleans()):
+        after = draw(sizes)
+        found.append(layer("head", "pointwise", channels, after, **variant))
         channels = after
     found.append(layer("avgpool", "pool", channels, channels))
     found.append(layer("fc", "dense", channels, draw(sizes)))

@@ -29,7 +29,7 @@ def test_convolutions_are_the_modules(arguments):
     model = MobileNet.from_arguments(arguments)
     modules = [module for module in model.modules() if isinstance(module, torch.nn.Conv2d)]
     records = list(convolutions(arguments))
-    assert len(records) == 27
+    assert len(records) == (28 if arguments.head_channels else 27)
     for record, module in zip(records, modules, strict=True):
         holder = model.get_submodule(record.name)
         assert next(holder.children()) is module
@@ -75,6 +75,7 @@ def test_channels_of_the_two_plain_rules(width, base):
         ("num_classes", True, "whole number from 1 to 1000000"),
         ("num_classes", "ten", "whole number from 1 to 1000000"),
         ("last_stride", 3, "whole number from 1 to 2"),
+        ("head_channels", -1, "whole number from 0 to 65536"),
         ("activation", "relu7", "one of relu, relu6"),
         ("padding", "SAME", "one of symmetric, same"),
         ("channel_rounding", ["truncate"], "one of truncate, minimum8, multiple8"),

@@ -171,6 +171,7 @@ def test_int8_of_a_whole_mobilenet(isa: str, int8_network: Int8Network) -> None:
         MobileNetArguments(0.25, 10),
         MobileNetArguments(0.1, 3, in_channels=1, last_stride=1),
         MobileNetArguments(0.35, 7, padding="same", activation="relu6", last_stride=1),
+        MobileNetArguments(0.2, 5, activation="relu6", head_channels=100),
     ],
     ids=repr,
 )
@@ -299,12 +300,14 @@ def test_predicts_as_the_reference_does(int8_network: Int8Network) -> None:
     np.testing.assert_array_equal(maps, expected_maps)
 
 
-def test_profile_has_every_layer(int8_network: Int8Network) -> None:
-    steps = Engine(int8_network).profile(random_pixels((2, 64, 48, 3)), repetitions=3)
+@pytest.mark.parametrize("head_channels", [0, 24])
+def test_profile_has_every_layer(head_channels: int) -> None:
+    network = steady_network(MobileNetArguments(0.25, 10, head_channels=head_channels))
+    steps = Engine(network).profile(random_pixels((2, 64, 48, 3)), repetitions=3)
     assert [name for step in steps for name in step.layers] == [
-        layer.name for layer in int8_network.layers
+        layer.name for layer in network.layers
     ]
-    layers = sized_layers(int8_network.layers, 64, 48)
+    layers = sized_layers(network.layers, 64, 48)
     assert sum(step.multiply_adds for step in steps) == sum(x.multiply_adds for x in layers)
     assert all(step.seconds > 0 and step.activation_bytes > 0 for step in steps)
     assert sum(step.weight_bytes for step in steps) >= sum(x.weights for x in layers)

@@ -64,11 +64,11 @@ def test_no_width_gives_such_channels() -> None:
         find_arguments(replace(network, convolutions=(wide, *others)), [224])
 
 
-@pytest.mark.parametrize("count", [1, 26, 28])
+@pytest.mark.parametrize("count", [1, 26, 29])
 def test_another_number_of_convolutions(count: int) -> None:
     network = found(MobileNetArguments(0.25, 2))
-    parts = (*network.convolutions, network.convolutions[-1])[:count]
-    words = "the end after 27" if count == 28 else f"{count} convolutions found"
+    parts = (*network.convolutions, *network.convolutions[-1:] * 2)[:count]
+    words = "the end after 28" if count == 29 else f"{count} convolutions found"
     with pytest.raises(CheckpointError, match=words):
         find_arguments(replace(network, convolutions=parts), [224])
 

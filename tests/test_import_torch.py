@@ -93,11 +93,30 @@ def test_timm_without_classifier(tmp_path: Path) -> None:
         assert difference(found, reference.forward_features(images)) < 1e-5
 
 
-def test_timm_with_a_head_is_refused(tmp_path: Path) -> None:
-    """mobilenetv1_100h has a layer between the pool and the classifier."""
+@pytest.mark.parametrize("width", [1.0, 0.5])
+def test_timm_with_a_head(width: float, tmp_path: Path) -> None:
+    """mobilenetv1_100h has one more pointwise layer before the pool, of 1024 channels or more."""
     timm = import_reference("timm")
-    save_file(timm.create_model("mobilenetv1_100h").state_dict(), tmp_path / "w.safetensors")
-    with pytest.raises(CheckpointError, match=r"layer (bn2|conv_head): "):
+    network = timm.models.efficientnet._gen_mobilenet_v1(
+        "mobilenetv1_100h", width, head_conv=True, num_classes=12
+    )
+    reference, images = settled(network)
+    save_file(reference.state_dict(), tmp_path / "w.safetensors")
+    filters = reference.blocks[0][0].conv_dw.weight
+    checkpoint = assert_equal(reference, tmp_path / "w.safetensors", images, filters)
+    assert checkpoint.arguments.head_channels == 1024
+    assert checkpoint.arguments.width_multiplier == width
+    with torch.no_grad():
+        found = load(checkpoint).features(images)["head"]
+        assert difference(found, reference.forward_features(images)) < 1e-5
+
+
+def test_a_head_of_another_kind_is_refused(tmp_path: Path) -> None:
+    timm = import_reference("timm")
+    state = timm.create_model("mobilenetv1_100h").state_dict()
+    state["conv_head.weight"] = torch.zeros(1024, 1024, 3, 3)
+    save_file(state, tmp_path / "w.safetensors")
+    with pytest.raises(CheckpointError, match=r"layer conv_head: .* kernel \(1, 1\).*\(3, 3\)"):
         import_weights(tmp_path / "w.safetensors")
 
 

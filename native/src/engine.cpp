@@ -226,24 +226,40 @@ Engine::~Engine() {
   if (pool_ != nullptr && pool_process_ != process) pool_.release();
 }
 
+// Kernel sets may lay out what a pointwise layer gives in another way than what it takes, since a
+// depthwise layer stands between two of them. Where none does, one that copies is put there.
 void Engine::pack(NetworkFile& file) {
   std::vector<std::size_t> offsets;
   std::size_t total = 0;
-  for (const Layer& layer : file.layers()) {
+  const auto add = [&](const Layer& layer, bool is_copy) {
     const bool huge = layer.multiply_adds(1) > static_cast<std::int64_t>(kMaxPackedBytes);
     const std::size_t bytes = huge ? 0 : kernels_.packed_bytes(LayerValues().weights(layer));
     if (huge || bytes > kMaxPackedBytes) {
       throw Error(ErrorKind::kNetwork, layer.name + ": has more weights than the engine takes");
     }
     offsets.push_back(total);
-    layers_.push_back({layer, 0, 0, 1, 1, nullptr, bytes});
+    layers_.push_back({layer, 0, 0, 1, 1, nullptr, bytes, is_copy});
     total += aligned(bytes);
+  };
+  for (const Layer& layer : file.layers()) {
+    const bool follows = !layers_.empty() && layers_.back().layer.kind == Kind::kPointwise;
+    if (follows && layer.kind == Kind::kPointwise) {
+      Layer copy = layer;
+      copy.kind = Kind::kDepthwise;
+      copy.out_channels = layer.in_channels;
+      add(copy, true);
+    }
+    add(layer, false);
   }
   weights_ = Buffer(total);
   LayerValues values;
   for (std::size_t k = 0; k < layers_.size(); ++k) {
     PackedLayer& packed = layers_[k];
-    file.next(values);
+    if (packed.is_copy) {
+      values.set_copy(packed.layer.in_channels);
+    } else {
+      file.next(values);
+    }
     char* const place = weights_.data() + offsets[k];
     if (packed.layer.kind != Kind::kPool) kernels_.pack(values.weights(packed.layer), place);
     packed.packed = place;
@@ -319,13 +335,21 @@ std::vector<StepProfile> Engine::profile(const std::uint8_t* image, int height, 
   std::vector<StepProfile> found;
   std::vector<double> times(runs);
   auto packed = layers_.begin();
+  double copying = 0;  // counts for the layer behind it
   for (std::size_t k = 0; k < steps; ++k) {
     for (std::size_t run = 0; run < runs; ++run) times[run] = seconds[run * steps + k];
     const auto middle = times.begin() + static_cast<std::ptrdiff_t>(runs / 2);
     std::nth_element(times.begin(), middle, times.end());
     const PlannedStep& planned = lease.plan->steps[k];
-    found.push_back({{}, 0, 0, activation_bytes(planned), *middle});
+    if (packed->is_copy && !planned.is_pair) {
+      copying = *middle;
+      ++packed;
+      continue;
+    }
+    found.push_back({{}, 0, 0, activation_bytes(planned), *middle + copying});
+    copying = 0;
     for (int layers = planned.is_pair ? 2 : 1; layers > 0; --layers, ++packed) {
+      if (packed->is_copy) continue;
       const Tensor& out = layers == 1 ? planned.last().out : planned.step.out;
       found.back().layers.push_back(&packed->layer);
       found.back().multiply_adds +=

@@ -217,6 +217,23 @@ Weights LayerValues::weights(const Layer& layer) const {
   return weights;
 }
 
+void LayerValues::set_copy(int channels) {
+  const auto count = static_cast<std::size_t>(channels);
+  constexpr std::size_t kTaps = 9, kMiddle = 4;
+  weight_i8.assign(count * kTaps, 0);
+  weight_f32.assign(count * kTaps, 0.0f);
+  for (std::size_t tap = kMiddle; tap < count * kTaps; tap += kTaps) {
+    weight_i8[tap] = 1;
+    weight_f32[tap] = 1.0f;
+  }
+  bias_i32.assign(count, 0);
+  multiplier.assign(count, 1.0f);
+  bias_f32.assign(count, 0.0f);
+  outside.clear();
+  maximum = kMaxActivation;
+  ceiling = std::numeric_limits<float>::infinity();
+}
+
 NetworkFile::NetworkFile(Source& source) : container_(source) {
   const Json values = parse_json(container_.text(), "lucid");
   if (values.type != Json::Type::kObject) fail("lucid: expected a JSON object");
@@ -268,10 +285,13 @@ void NetworkFile::check_chain() {
   for (std::size_t k = 3; k + 1 < layers_.size(); k += 2) {
     kinds.insert(kinds.end(), {Kind::kDepthwise, Kind::kPointwise});
   }
+  if (layers_.size() % 2 == 0) kinds.push_back(Kind::kPointwise);
   kinds.insert(kinds.end(), {Kind::kPool, Kind::kDense});
   const auto same_kind = [](const Layer& layer, Kind kind) { return layer.kind == kind; };
   if (!std::equal(layers_.begin(), layers_.end(), kinds.begin(), kinds.end(), same_kind)) {
-    refuse("layers: expected stem, pairs of depthwise and pointwise, pool and dense");
+    refuse(
+        "layers: expected stem, pairs of depthwise and pointwise, perhaps one more pointwise, "
+        "pool and dense");
   }
   std::set<std::string> names;
   for (std::size_t k = 0; k < layers_.size(); ++k) {

@@ -48,6 +48,8 @@ struct LayerValues {
   double output_scale = 1;
 
   Weights weights(const Layer& layer) const;
+  // Become those of a depthwise layer that gives what it sees.
+  void set_copy(int channels);
 };
 
 // A network file. All functions throw Error(kFile) or Error(kNetwork).

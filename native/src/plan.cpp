@@ -74,7 +74,9 @@ Step make_step(const PackedLayer& packed, const Tensor& in, const Tensor& out) {
 // Runs the depthwise step at the plan's end together with the pointwise one behind it, if that pays.
 bool try_pair(const KernelSet& kernels, PlannedStep& planned, const Step& pointwise,
               const void* packed) {
-  if (kernels.run_pair == nullptr || planned.step.kind != Kind::kDepthwise) return false;
+  if (kernels.run_pair == nullptr || planned.is_pair || planned.step.kind != Kind::kDepthwise) {
+    return false;
+  }
   const int units = kernels.pair_units(planned.step, pointwise);
   if (units == 0) return false;
   planned = {planned.step, planned.packed, units, true, pointwise, packed};

@@ -20,6 +20,7 @@ struct PackedLayer {
   double output_scale;
   const void* packed;
   std::size_t packed_bytes;
+  bool is_copy;  // not of the network: see Engine::pack
 };
 
 // A layer, or a depthwise layer and the pointwise one behind it in one go.

@@ -30,8 +30,12 @@ MODEL_NAMES = ("mobilenet",)
 MAX_WIDTH_MULTIPLIER = 16.0
 MAX_CLASSES = 1_000_000
 MAX_IN_CHANNELS = 1024
+MAX_HEAD_CHANNELS = 65_536
 
 STEM_CHANNELS = 32
+
+# The pointwise convolution before the pool, where a model has one.
+HEAD = "head"
 
 
 @dataclass(frozen=True)
@@ -88,8 +92,8 @@ class Convolution:
 
     @property
     def tensor_paths(self) -> tuple[str, str]:
-        """Paths of convolution and batch norm; conv1 names its parts, a block numbers them."""
-        if self.kind == "stem":
+        """Paths of convolution and batch norm; a block numbers its parts, conv1 and head don't."""
+        if self.name in ("conv1", HEAD):
             return f"{self.name}.conv", f"{self.name}.bn"
         return f"{self.name}.0", f"{self.name}.1"
 
@@ -115,6 +119,7 @@ class MobileNetArguments:
     in_channels: int = 3
     batch_norm_epsilon: float = 1e-5
     dropout: float = 0.0
+    head_channels: int = 0
 
     def __post_init__(self) -> None:
         check_number(
@@ -138,6 +143,7 @@ class MobileNetArguments:
         check_number(
             "dropout", self.dropout, "a number from 0 to below 1", lambda share: 0 <= share < 1
         )
+        check_integer("head_channels", self.head_channels, 0, MAX_HEAD_CHANNELS)
         if self.channels(STEM_CHANNELS) < 1:
             raise ConfigError(
                 "width_multiplier must give every layer at least one channel, that is "
@@ -157,7 +163,7 @@ class MobileNetArguments:
     @property
     def feature_channels(self) -> int:
         """Channels of the pooled features that the classifier sees."""
-        return self.channels(STAGES[-1].out_channels)
+        return self.head_channels or self.channels(STAGES[-1].out_channels)
 
     def to_dict(self) -> dict[str, Any]:
         """The arguments by name, as JSON values."""
@@ -172,7 +178,7 @@ class MobileNetArguments:
 
 
 def convolutions(arguments: MobileNetArguments) -> Iterator[Convolution]:
-    """The 27 convolutions in the order in which an image passes them."""
+    """The convolutions in the order in which an image passes them: 27, or 28 with a head."""
     channels = arguments.channels(STEM_CHANNELS)
     yield Convolution("conv1", "stem", arguments.in_channels, channels, 3, 2, 1)
     for stage in STAGES:
@@ -185,6 +191,8 @@ def convolutions(arguments: MobileNetArguments) -> Iterator[Convolution]:
             )
             yield Convolution(f"{path}.pointwise", "pointwise", channels, out_channels, 1, 1, 1)
             channels = out_channels
+    if arguments.head_channels:
+        yield Convolution(HEAD, "pointwise", channels, arguments.head_channels, 1, 1, 1)
 
 
 def stage_stride(stage: Stage, arguments: MobileNetArguments) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 from lucid.architecture import (
     ACTIVATIONS,
     CHANNEL_ROUNDINGS,
+    HEAD,
     MAX_WIDTH_MULTIPLIER,
     PADDINGS,
     STAGES,
@@ -36,6 +37,10 @@ from lucid.importers.parts import (
 _DECIMALS_OF_PUBLISHED = 2  # of width multipliers
 _DECIMALS = 4
 
+_PLAIN = tuple(convolutions(MobileNetArguments(1.0)))
+_WITH_HEAD = tuple(convolutions(MobileNetArguments(1.0, head_channels=1)))
+_LAST_DEPTHWISE = f"{STAGES[-1].name}.depthwise"
+
 
 def find_arguments(found: Found, sides: Iterable[int]) -> MobileNetArguments:
     """The arguments of the MobileNet that has the layers found.
@@ -47,20 +52,20 @@ def find_arguments(found: Found, sides: Iterable[int]) -> MobileNetArguments:
         CheckpointError: no MobileNet has such layers; the first layer that differs is named.
     """
     parts = found.convolutions
-    _check_chain(parts)
-    channels = {"conv1": len(parts[0].weight)}
-    for part, expected in zip(parts, convolutions(MobileNetArguments(1.0)), strict=True):
-        channels[expected.name.split(".")[0]] = len(part.weight)
+    by_name = _by_name(parts)
+    channels = {name.split(".")[0]: len(part.weight) for name, part in by_name.items()}
+    head_channels = channels.pop(HEAD, 0)
     width = _find_width(tuple(channels.values()))
     classifier = found.classifier
     with naming("arguments"):
         arguments = replace(
             width,
             num_classes=1 if classifier is None else len(classifier.weight),
-            last_stride=parts[-2].stride,
+            last_stride=by_name[_LAST_DEPTHWISE].stride,
             activation=_find_activation(parts),
             in_channels=parts[0].weight.shape[1],
             batch_norm_epsilon=_find_epsilon(parts),
+            head_channels=head_channels,
         )
     for part, expected in zip(parts, convolutions(arguments), strict=True):
         if part.weight.shape != expected.weight_shape or part.groups != expected.groups:
@@ -116,9 +121,10 @@ def to_tensors(
     return tensors
 
 
-def _check_chain(parts: tuple[ConvolutionPart, ...]) -> None:
-    """Check number, kernels, strides and kinds of the convolutions."""
-    expected_layers = list(convolutions(MobileNetArguments(1.0)))
+def _by_name(parts: tuple[ConvolutionPart, ...]) -> dict[str, ConvolutionPart]:
+    """The convolutions by lucid's names, their number, kernels and strides checked."""
+    expected_layers = _WITH_HEAD if len(parts) > len(_PLAIN) else _PLAIN
+    found = {}
     for part, expected in zip_longest(parts, expected_layers):
         if part is None:
             raise CheckpointError(
@@ -127,7 +133,7 @@ def _check_chain(parts: tuple[ConvolutionPart, ...]) -> None:
             )
         if expected is None:
             raise refuse(part.name, f"the end after {len(expected_layers)} convolutions", "another")
-        strides = (1, 2) if expected is expected_layers[-2] else (expected.stride,)
+        strides = (1, 2) if expected.name == _LAST_DEPTHWISE else (expected.stride,)
         kernel = part.weight.shape[2:]
         if kernel != (expected.kernel,) * 2 or part.stride not in strides:
             raise refuse(
@@ -136,6 +142,8 @@ def _check_chain(parts: tuple[ConvolutionPart, ...]) -> None:
                 f"stride {' or '.join(map(str, strides))}",
                 f"kernel {kernel}, stride {part.stride}",
             )
+        found[expected.name] = part
+    return found
 
 
 def _find_width(channels: tuple[int, ...]) -> MobileNetArguments:

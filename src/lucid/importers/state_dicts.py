@@ -34,6 +34,7 @@ class _Layout:
         format: its name.
         paths: of each convolution and its batch norm.
         classifier: path of the classifier.
+        has_head: whether the last of the paths is the pointwise layer before the pool.
     """
 
     format: str
@@ -43,6 +44,7 @@ class _Layout:
     activation: str
     epsilon: float
     last_stride: int
+    has_head: bool = False
     resolution: int | None = None
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     class_names: tuple[str, ...] = ()
@@ -57,7 +59,7 @@ def read_state_dict(state: Mapping[str, Array]) -> Found:
     if "conv1.conv.weight" in state:
         return _read(state, _seed())
     if "conv_stem.weight" in state:
-        return _read(state, _timm({}))
+        return read_timm(state, {})
     if any(name.endswith("conv_stem.convolution.weight") for name in state):
         raise CheckpointError(
             "weights of transformers, which say nothing of padding and activation; "
@@ -68,7 +70,7 @@ def read_state_dict(state: Mapping[str, Array]) -> Found:
 
 def read_timm(state: Mapping[str, Array], config: Mapping[str, Any]) -> Found:
     """Read timm's weights with the ``config.json`` that stands beside them."""
-    return _read(state, _timm(config))
+    return _read(state, _timm(config, has_head="conv_head.weight" in state))
 
 
 def read_transformers(
@@ -116,13 +118,15 @@ def _seed() -> _Layout:
     )
 
 
-def _timm(config: Mapping[str, Any]) -> _Layout:
+def _timm(config: Mapping[str, Any], *, has_head: bool) -> _Layout:
     """timm, ``models/efficientnet.py``, ``_gen_mobilenet_v1`` and the configurations below it."""
     paths = [("conv_stem", "bn1")]
     for stage, blocks in enumerate((1, 2, 2, 6, 2)):
         for block in range(blocks):
             path = f"blocks.{stage}.{block}"
             paths += [(f"{path}.conv_dw", f"{path}.bn1"), (f"{path}.conv_pw", f"{path}.bn2")]
+    if has_head:
+        paths.append(("conv_head", "bn2"))
     stated = config.get("pretrained_cfg") or {}
     size = stated.get("input_size") or (3, 224, 224)
     return _Layout(
@@ -133,6 +137,7 @@ def _timm(config: Mapping[str, Any]) -> _Layout:
         activation="relu6",
         epsilon=1e-5,
         last_stride=1,
+        has_head=has_head,
         resolution=size[-1],
         preprocessing={
             "crop_fraction": stated.get("crop_pct", 0.875),
@@ -175,7 +180,9 @@ def _read(state: Mapping[str, Array], layout: _Layout) -> Found:
         return state[name]
 
     parts = []
-    arguments = MobileNetArguments(1.0, last_stride=layout.last_stride)
+    arguments = MobileNetArguments(
+        1.0, last_stride=layout.last_stride, head_channels=int(layout.has_head)
+    )
     for (path, norm), layer in zip(layout.paths, convolutions(arguments), strict=True):
         weight = take(f"{path}.weight", 4)
         scale, shift, mean, variance = (take(f"{norm}.{name}", 1) for name in _NORM)

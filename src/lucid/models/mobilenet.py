@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from lucid import nn
 from lucid.architecture import (
+    HEAD,
     STAGES,
     STEM_CHANNELS,
     Activation,
@@ -81,6 +82,8 @@ class MobileNet(nn.Module):
         in_channels: of the images, 1 to 1024.
         batch_norm_epsilon: above 0, at most 1.
         dropout: share of the pooled features dropped in training, 0 to below 1.
+        head_channels: of one more pointwise layer before the pool, as timm's ``mobilenetv1_100h``
+            has it: 1 to 65,536, whatever the width; 0 for none.
     Raises:
         ConfigError: an argument has the wrong type or is out of range.
     """
@@ -97,6 +100,7 @@ class MobileNet(nn.Module):
         in_channels: int = 3,
         batch_norm_epsilon: float = 1e-5,
         dropout: float = 0.0,
+        head_channels: int = 0,
     ) -> None:
         super().__init__()
         self.arguments = arguments = MobileNetArguments(
@@ -109,6 +113,7 @@ class MobileNet(nn.Module):
             in_channels=in_channels,
             batch_norm_epsilon=batch_norm_epsilon,
             dropout=dropout,
+            head_channels=head_channels,
         )
         channels = arguments.channels(STEM_CHANNELS)
         self.conv1 = nn.ConvBNReLU2d(
@@ -123,6 +128,11 @@ class MobileNet(nn.Module):
         for stage in STAGES:
             setattr(self, stage.name, _stage(stage, channels, arguments))
             channels = arguments.channels(stage.out_channels)
+        if head_channels:
+            self.head = nn.ConvBNReLU2d(
+                channels, head_channels, 1, relu=activation, epsilon=batch_norm_epsilon
+            )
+            channels = head_channels
         self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
         self.fc = nn.Linear(channels, num_classes)
 
@@ -140,6 +150,8 @@ class MobileNet(nn.Module):
             reduction *= stage_stride(stage, self.arguments)
             channels = self.arguments.channels(stage.out_channels)
             found.append(StageFeatures(stage.name, channels, reduction))
+        if self.arguments.head_channels:
+            found.append(StageFeatures(HEAD, self.arguments.head_channels, reduction))
         return tuple(found)
 
     def features(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -164,6 +176,8 @@ class MobileNet(nn.Module):
         x = self.conv1(x)  # (N, 32a, H/2, W/2)
         for stage in STAGES:
             x = getattr(self, stage.name)(x)
+        if self.arguments.head_channels:
+            x = self.head(x)
         x = self.avgpool(x)  # (N, 1024a, 1, 1)
         x = torch.flatten(x, 1)  # (N, 1024a)
         if self.arguments.dropout:

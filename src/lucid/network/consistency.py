@@ -37,8 +37,8 @@ def read_only(
 def check_chain(description: Description, layers: Sequence[Layer]) -> None:
     """Check that the layers are a MobileNet's, that each fits the one before, and the description.
 
-    That is the stem, any number of depthwise layers with a pointwise one behind each, the pool, the
-    classifier.
+    That is the stem, any number of depthwise layers with a pointwise one behind each, perhaps one
+    more pointwise layer, the pool, the classifier.
 
     Raises:
         NetworkError: the layers are others.
@@ -48,7 +48,8 @@ def check_chain(description: Description, layers: Sequence[Layer]) -> None:
     expected = list(_kinds(len(layers)))
     if found != expected:
         raise NetworkError(
-            "layers: expected stem, pairs of depthwise and pointwise, pool and dense; "
+            "layers: expected stem, pairs of depthwise and pointwise, perhaps one more pointwise, "
+            "pool and dense; "
             f"got {', '.join(found) or 'none'}"
         )
     seen = set()
@@ -70,6 +71,8 @@ def _kinds(count: int) -> Iterator[Kind]:
     yield "stem"
     for _ in range((count - 3) // 2):
         yield "depthwise"
+        yield "pointwise"
+    if count % 2 == 0:
         yield "pointwise"
     yield "pool"
     yield "dense"

@@ -59,7 +59,7 @@ class FloatNetwork(Description):
     Outside the image the first layer sees normalised zeros, the others zeros.
 
     Args:
-        layers: stem, pairs of depthwise and pointwise, pool, dense.
+        layers: stem, pairs of depthwise and pointwise, perhaps one more pointwise, pool, dense.
     Raises:
         NetworkError: the layers are others, or one does not fit the one before.
         CheckpointError: as ``Description``; or class names or preprocessing do not fit the layers.

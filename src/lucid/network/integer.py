@@ -199,8 +199,8 @@ class Int8Network(Description):
     normalised -> float32 logits (N, classes).
 
     Args:
-        layers: stem, pairs of depthwise and pointwise, pool, dense; the input scale of each is the
-            output scale of the one before, that of the stem is 1.
+        layers: stem, pairs of depthwise and pointwise, perhaps one more pointwise, pool, dense; the
+            input scale of each is the output scale of the one before, that of the stem is 1.
     Raises:
         NetworkError: the layers are others, or one does not fit the one before.
         CheckpointError: as ``Description``; or class names or preprocessing do not fit the layers.

@@ -190,7 +190,7 @@ class Totals:
 
 
 def layers(arguments: MobileNetArguments) -> tuple[Layer, ...]:
-    """The 29 layers in the order in which an image passes them."""
+    """The layers in the order in which an image passes them: 29, or 30 with a head."""
     found = [
         Layer(
             name=convolution.name,
