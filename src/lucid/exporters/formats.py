@@ -161,6 +161,18 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
             dynamic_batch=True,
             keeps="metadata_props",
         ),
+        "openvino": Format(
+            title="OpenVINO",
+            suffix=".xml",
+            extra="openvino",
+            packages=("openvino",),
+            module="openvino",
+            runtimes=(Runtime("OpenVINO", "openvino", ("openvino",)),),
+            images="uint8 RGB (N, H, W, 3)",
+            dynamic_batch=True,
+            keeps="rt_info",
+            remarks={"float16": "OpenVINO stores float16 and computes in what suits the device."},
+        ),
     }
 )
 

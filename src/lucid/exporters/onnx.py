@@ -1,11 +1,12 @@
 """From a network to an ONNX file, for ONNX Runtime and for everything that converts from ONNX.
 
 A float network becomes convolutions, a pool and a Gemm. An int8 network becomes the same between
-QuantizeLinear and DequantizeLinear nodes (QDQ) that hold its own scales, nothing re-quantised:
-runtimes fuse them into integer kernels. What is left of a difference to ``lucid.reference`` is that
-ONNX Runtime computes each multiplier, input scale * weight scale / output scale, in float32 instead
-of float64, so that an accumulator within a few 1e-7 of the middle between two bytes may be rounded
-to the other one.
+QuantizeLinear and DequantizeLinear nodes (QDQ) that hold its own bytes and multipliers, nothing
+re-quantised: runtimes fuse them into integer kernels. A runtime makes the multiplier of a layer
+out of three scales, input * weight / output, in float32. So that it comes out as the network's own
+to the last bit, scales of activations are rounded to powers of two, and those of weights take up
+the rest; ONNX Runtime then gives the reference's bits where it has 8-bit instructions that do not
+saturate (VNNI, dot product).
 """
 
 from __future__ import annotations
@@ -268,23 +269,20 @@ def _add_int8(graph: _Graph, network: Int8Network, height: int, width: int) -> N
     x = graph.add("DequantizeLinear", [x, *steps], "values")
     for layer in network.layers:
         if isinstance(layer, Int8Pool):
-            x = graph.add("GlobalAveragePool", [x], f"{layer.name}.mean")  # (N, C, 1, 1)
-            # Between pool and rounding, which ONNX Runtime would fuse into a kernel that is not
-            # exact and refuses some scales.
-            x = graph.add("Flatten", [x], f"{layer.name}.flat")
-            x = _requantise(graph, x, layer.name, layer.output_scale)
+            # Sums of bytes are exact in float32, their mean is not.
+            x = graph.add(
+                "ReduceSum", [x, graph.constant("axes", np.array([2, 3]))], "sums", keepdims=0
+            )
+            factor = layer.multiplier(height * width) * _ratio(layer)
+            x = graph.add("Mul", [x, graph.constant("factor", factor)], f"{layer.name}.mean")
+            x = _requantise(graph, x, layer, 255)  # (N, C)
             continue
         weight, bias = _constants(graph, layer, zeros)
         if layer.kind == "dense":
             graph.add("Gemm", [x, weight, bias], "logits", transB=1)
             continue
         x = _add_convolution(graph, layer, [x, weight, bias], (height, width), pads)
-        if layer.maximum < 255:  # else the clamp is that of a byte
-            low = graph.constant(f"{layer.name}.minimum", np.float32(0))
-            high = np.float32(layer.maximum * np.float64(layer.output_scale))
-            high_name = graph.constant(f"{layer.name}.maximum", high)
-            x = graph.add("Clip", [x, low, high_name], f"{layer.name}.clamped")
-        x = _requantise(graph, x, layer.name, layer.output_scale)
+        x = _requantise(graph, x, layer, layer.maximum)
         height, width = layer.output_side(height), layer.output_side(width)
         pads, zeros = None, np.zeros(layer.out_channels, int)
 
@@ -312,13 +310,13 @@ def _constants(graph: _Graph, layer: Int8Layer, zeros: Array) -> tuple[str, str]
     all the same: the sum is a possible accumulator of the layer.
     """
     names = []
+    weight_scale = layer.multiplier * _ratio(layer)
     axes = tuple(range(2, layer.weight.ndim))
     taps = layer.weight.astype(np.int64).sum(axis=axes)  # (O, I)
     bias = layer.bias + (taps * zeros[: taps.shape[1]]).sum(axis=1)
-    scale = (np.float64(layer.input_scale) * layer.weight_scale).astype(np.float32)
     for part, value, step in (
-        ("weight", layer.weight, layer.weight_scale),
-        ("bias", bias.astype(np.int32), scale),
+        ("weight", layer.weight, weight_scale),
+        ("bias", bias.astype(np.int32), _power(layer.input_scale) * weight_scale),
     ):
         name = f"{layer.name}.{part}"
         quantised = graph.constant(f"{name}.quantised", value)
@@ -328,19 +326,35 @@ def _constants(graph: _Graph, layer: Int8Layer, zeros: Array) -> tuple[str, str]
     return names[0], names[1]
 
 
-def _requantise(graph: _Graph, x: str, name: str, scale: float) -> str:
-    """Round to bytes, and take them as values again."""
-    step, zero = _steps(graph, name, scale)
-    x = graph.add("QuantizeLinear", [x, step, zero], f"{name}.quantised")
-    return graph.add("DequantizeLinear", [x, step, zero], name)
+def _requantise(graph: _Graph, x: str, layer: Int8Layer | Int8Pool, maximum: int) -> str:
+    """Round to bytes up to ``maximum``, and take them as values again."""
+    step, zero = _steps(graph, layer.name, layer.output_scale)
+    x = graph.add("QuantizeLinear", [x, step, zero], f"{layer.name}.quantised")
+    if maximum < 255:  # else the clamp is that of a byte
+        bounds = [
+            graph.constant(f"{layer.name}.{name}", np.uint8(value))
+            for name, value in (("minimum", 0), ("maximum", maximum))
+        ]
+        x = graph.add("Clip", [x, *bounds], f"{layer.name}.clamped")
+    return graph.add("DequantizeLinear", [x, step, zero], layer.name)
 
 
 def _steps(graph: _Graph, name: str, scale: float, zero: int = 0) -> tuple[str, str]:
     """Scale and zero point of bytes."""
     return (
-        graph.constant(f"{name}.scale", np.float32(scale)),
+        graph.constant(f"{name}.scale", _power(scale)),
         graph.constant(f"{name}.zero", np.uint8(zero)),
     )
+
+
+def _power(scale: float) -> np.float32:
+    """The power of two that stands for a scale of activations."""
+    return np.float32(2.0 ** np.rint(np.log2(scale)))
+
+
+def _ratio(layer: Int8Layer | Int8Pool) -> np.float32:
+    """What makes a multiplier a scale of weights, exactly."""
+    return _power(layer.output_scale) / _power(layer.input_scale)
 
 
 def _add_convolution(

@@ -15,6 +15,7 @@ import numpy as np
 from lucid.benchmark.peers import Runner, Task
 from lucid.errors import require
 from lucid.exporters.onnx import to_onnx
+from lucid.exporters.runners.openvino import compile_model, give
 from lucid.images import Pixels, normalise
 
 __all__ = ["prepare"]
@@ -36,16 +37,7 @@ def prepare(task: Task) -> Runner:
         if precision == "int8":
             model = _quantised(model, task)
         model.reshape([work.batch, channels, *work.size])
-    compiled = ov.Core().compile_model(
-        model,
-        "CPU",
-        {
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": task.candidate.threads,
-            "INFERENCE_PRECISION_HINT": _HINTS[precision],
-            "NUM_STREAMS": 1,
-        },
-    )
+    compiled = compile_model(model, task.candidate.threads, _HINTS[precision])
     request = compiled.create_infer_request()
 
     def take(pixels: Pixels) -> Any:
@@ -63,9 +55,7 @@ def prepare(task: Task) -> Runner:
         if operation.get_rt_info()["layerType"].astype(str) in ("Convolution", "GroupConvolution")
     }
     facts = {"version": ov.__version__, "kernels": ", ".join(sorted(kernels))}
-    return Runner(
-        take, run, lambda request: np.array(request.get_output_tensor().data, np.float32), facts
-    )
+    return Runner(take, run, give, facts)
 
 
 def _quantised(model: Any, task: Task) -> Any:
