@@ -87,11 +87,11 @@ static void advance(const lucid_plan *plan, const lucid_run *run) {
   }
 }
 
-void lucid_begin(const lucid_plan *plan, const lucid_run *run) {
+void lucid_run_begin(const lucid_plan *plan, const lucid_run *run) {
   memset(run->rows, 0, (plan->streamed + 1u) * sizeof *run->rows);
 }
 
-int lucid_push_row(const lucid_plan *plan, const lucid_run *run, const uint8_t *row) {
+int lucid_run_row(const lucid_plan *plan, const lucid_run *run, const uint8_t *row) {
   const int height = plan->layers[0].in_height;
   if (run->rows[0] < height) {
     memcpy(row_in(plan, run, 0, run->rows[0]), row, row_bytes(&plan->layers[0]));
@@ -100,12 +100,12 @@ int lucid_push_row(const lucid_plan *plan, const lucid_run *run, const uint8_t *
   return height - run->rows[0];
 }
 
-void lucid_push_image(const lucid_plan *plan, const lucid_run *run) {
+void lucid_run_image(const lucid_plan *plan, const lucid_run *run) {
   const int height = plan->layers[0].in_height;
   while (run->rows[0] < height) advance(plan, run);
 }
 
-void lucid_finish(const lucid_plan *plan, const lucid_run *run, float *logits) {
+void lucid_run_finish(const lucid_plan *plan, const lucid_run *run, float *logits) {
   const int pool = first_layer(plan->count);
   uint8_t *means = run->memory + plan->stages[plan->count].between;
   int stage, y;
@@ -141,7 +141,7 @@ static uint32_t power_of_two(uint32_t fraction) {
   return power;
 }
 
-int lucid_softmax(float *values, int count) {
+int lucid_probabilities(float *values, int count) {
   int best = 0, k;
   float largest, sum = 0.0f;
   for (k = 1; k < count; ++k) {

@@ -37,22 +37,22 @@ typedef struct {
   const uint8_t *image; /* whole, or NULL when its rows are pushed */
 } lucid_run;
 
-void lucid_begin(const lucid_plan *plan, const lucid_run *run);
+void lucid_run_begin(const lucid_plan *plan, const lucid_run *run);
 
 /* Takes the next row of the image, if any is missing; returns how many are missing still. */
-int lucid_push_row(const lucid_plan *plan, const lucid_run *run, const uint8_t *row);
+int lucid_run_row(const lucid_plan *plan, const lucid_run *run, const uint8_t *row);
 
 /* All rows of run->image. */
-void lucid_push_image(const lucid_plan *plan, const lucid_run *run);
+void lucid_run_image(const lucid_plan *plan, const lucid_run *run);
 
 /* Computes the logits once no row is missing. */
-void lucid_finish(const lucid_plan *plan, const lucid_run *run, float *logits);
+void lucid_run_finish(const lucid_plan *plan, const lucid_run *run, float *logits);
 
 /* Turns logits into probabilities, in place; returns the class of the largest, the first of equal
  * ones. Each step is a whole number or one IEEE-754 operation: the same bits on every device,
  * within 1e-5 of the true value.
  */
-int lucid_softmax(float *values, int count);
+int lucid_probabilities(float *values, int count);
 
 #ifdef __cplusplus
 }

@@ -1,0 +1,60 @@
+/* What each layer takes: model_execute.c calls model_profile when MODEL_PROFILE is defined.
+ *
+ * The clock is SysTick on a Cortex-M, which counts the core's cycles down in 24 bits (in QEMU with
+ * -icount: instructions, times a factor); cycles on RISC-V; elsewhere the C library's clock.
+ */
+#ifndef MODEL_PROFILE_H
+#define MODEL_PROFILE_H
+
+#include <stdint.h>
+
+#if defined(__ARM_ARCH_PROFILE) && __ARM_ARCH_PROFILE == 'M'
+static uint32_t ticks(void) {
+  volatile uint32_t *const systick = (volatile uint32_t *)0xE000E010u; /* control, reload, value */
+  if (systick[0] == 0) {
+    systick[1] = 0xffffffu;
+    systick[2] = 0;
+    systick[0] = 5; /* on, the core's clock, no interrupt */
+  }
+  return 0xffffffu - systick[2];
+}
+#define TICK_MASK 0xffffffu
+#elif defined(__riscv)
+static uint32_t ticks(void) {
+  unsigned long cycles;
+  __asm__ volatile("rdcycle %0" : "=r"(cycles));
+  return (uint32_t)cycles;
+}
+#define TICK_MASK 0xffffffffu
+#else
+#include <time.h>
+static uint32_t ticks(void) { return (uint32_t)clock(); }
+#define TICK_MASK 0xffffffffu
+#endif
+
+static uint64_t profile_ticks[MODEL_LAYERS];
+static uint32_t profile_begin;
+static int profile_layer;
+
+void model_profile(int layer);
+void model_profile(int layer) {
+  const uint32_t now = ticks();
+  if (layer < 0) {
+    profile_ticks[profile_layer] += (now - profile_begin) & TICK_MASK;
+  } else {
+    profile_layer = layer;
+  }
+  profile_begin = ticks();
+}
+
+static void print_profile(void) {
+  uint64_t total = 0;
+  int k;
+  for (k = 0; k < MODEL_LAYERS; ++k) {
+    total += profile_ticks[k];
+    printf("layer %d: %lu ticks\n", k, (unsigned long)profile_ticks[k]);
+  }
+  printf("in all: %lu ticks\n", (unsigned long)total);
+}
+
+#endif
