@@ -34,10 +34,14 @@ class Hub:
         gated: models that need permission.
         broken_after: close the connection after so many bytes of weights, as often as
             ``breaks`` says.
+        stalled_after: send so many bytes of weights and then no more until the client has gone,
+            once; 0 for never.
+        ignores_range: send all of a file whatever part of it is asked for.
         spoil: weights arrive with one byte changed.
         surplus: bytes by which the announced size of weights is too large.
         status: answer everything with this.
         requests: method, path and range of each request.
+        sent: bytes of weights, in all.
     """
 
     url: str = ""
@@ -45,10 +49,13 @@ class Hub:
     gated: set[str] = field(default_factory=set)
     broken_after: int = 0
     breaks: int = 0
+    stalled_after: int = 0
+    ignores_range: bool = False
     spoil: bool = False
     surplus: int = 0
     status: int = 0
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)
+    sent: int = 0
 
     def commit(self, model: str) -> str:
         """Changes with the content."""
@@ -141,10 +148,13 @@ class _Handler(BaseHTTPRequestHandler):
         status, headers = 200, {"ETag": f'"{sha256(content)}"', "Accept-Ranges": "bytes"}
         if hub.spoil:
             content = content[:-1] + bytes([content[-1] ^ 1])
-        if match := re.fullmatch(r"bytes=(\d+)-", self.headers["Range"] or ""):
-            start, size = int(match[1]), len(content)
+        asked = re.fullmatch(r"bytes=(\d+)-", self.headers["Range"] or "")
+        if asked and not hub.ignores_range:
+            start, size = int(asked[1]), len(content)
             content = content[start:]
             status, headers["Content-Range"] = 206, f"bytes {start}-{size - 1}/{size}"
+            if not content:
+                status, headers["Content-Range"] = 416, f"bytes */{size}"
         self._send(status, headers, content)
 
     def _send(self, status: int, headers: dict[str, str], content: bytes = b"") -> None:
@@ -156,8 +166,18 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "HEAD":
             return
         hub = self.state
-        if hub.breaks and "/cdn/" in self.path:
+        if "/cdn/" not in self.path:
+            self.wfile.write(content)
+            return
+        if hub.breaks:
             hub.breaks -= 1
             content = content[: hub.broken_after]
             self.close_connection = True
-        self.wfile.write(content)
+        if hub.stalled_after:
+            content, hub.stalled_after = content[: hub.stalled_after], 0
+            self.close_connection = True
+            self.wfile.write(content)
+            self.rfile.read(1)  # nothing comes but the end
+        else:
+            self.wfile.write(content)
+        hub.sent += len(content)

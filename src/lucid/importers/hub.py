@@ -1,8 +1,8 @@
 """Weights by their name on Hugging Face's hub: from its cache, or downloaded, and checked.
 
-``huggingface_hub`` does the transfer: it goes on where a connection broke, keeps files in its cache
-and honours HF_HOME, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE. It compares the size of what came
-with what was announced, but not the checksum (version 2.4, ``http_get``): that is done here.
+``huggingface_hub`` finds names, asks what a file is, keeps files in its cache and honours HF_HOME,
+HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE. What it does not do (version 2.4) is done here: going on
+where a killed download stopped, and comparing checksums.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from lucid.importers.folders import (
     is_timm,
     read_config,
 )
+from lucid.importers.transfer import transfer
 
 EXAMPLE = "timm/mobilenetv1_100.ra4_e3600_r224_in1k"
 
@@ -38,6 +39,7 @@ _FILE_END = re.compile(
     r"\.(bin|ckpt|gz|h5|hdf5|json|keras|onnx|pb|pkl|pt|pth|safetensors|tar|tflite|tgz|txt|zip)$",
     re.IGNORECASE,
 )
+_CHECKSUM = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -132,32 +134,43 @@ class _Repository:
                 raise DownloadError(
                     f"{self.url}: {file} has {head.size} bytes; the limit is {max_bytes}"
                 )
-            check_writable_folder(self._constants.HF_HUB_CACHE, needed_bytes=head.size)
+            self._fill_cache(file, head)
         # By the branch's name, so that the cache knows it when there is no network.
-        bar = self._bounded_bar(file, max_bytes)
-        path = Path(self._hub.hf_hub_download(**place, revision=self.revision, tqdm_class=bar))
+        path = Path(self._hub.hf_hub_download(**place, revision=self.revision))
         self.revision = path.parent.name
         self._verify(path, head.etag)
         return path
 
-    def _bounded_bar(self, file: str, max_bytes: int) -> type:
-        """A progress bar that ends a download which sends more than it may, whatever it announced.
+    def _fill_cache(self, file: str, head: Any) -> None:
+        """Put a file where the cache keeps it, under its checksum, unless it is there.
 
-        It is told of each piece before that is written; ``http_get`` compares sizes at the end.
+        What an earlier call left unfinished is gone on with, if it proves to be the beginning.
         """
-        bar: Any = require("huggingface_hub.utils", extra="import").tqdm
-        too_long = f"{self.url}: {file} goes on beyond the limit of {max_bytes} bytes"
-
-        class BoundedBar(bar):  # type: ignore[misc]
-            _room: float = max_bytes
-
-            def update(self, n: float | None = 1) -> Any:
-                self._room -= n or 0
-                if self._room < 0:
-                    raise DownloadError(too_long)
-                return super().update(n)
-
-        return BoundedBar
+        files: Any = require("huggingface_hub.file_download", extra="import")
+        utils: Any = require("huggingface_hub.utils", extra="import")
+        cache = check_writable_folder(self._constants.HF_HUB_CACHE, needed_bytes=head.size)
+        folder = files.repo_folder_name(repo_id=self._name.repository, repo_type="model")
+        content = cache / folder / "blobs" / head.etag
+        lock = cache / ".locks" / folder / f"{head.etag}.lock"  # where the package has it
+        partial = content.with_name(f"{head.etag}.incomplete")
+        for path in (content, lock):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        # Of the very commit, so that all that ever comes is of one file.
+        url = self._hub.hf_hub_url(self._name.repository, file, revision=head.commit_hash)
+        with utils.WeakFileLock(lock):
+            if content.exists():
+                return
+            goes_on = partial.exists()
+            try:
+                transfer(url, partial, size=head.size, title=file)
+                if goes_on and _checksum(partial, head.etag) != head.etag:
+                    partial.unlink()
+                    transfer(url, partial, size=head.size, title=file)
+            except DownloadError:
+                partial.unlink(missing_ok=True)
+                raise
+            self._verify(partial, head.etag, name=file)
+            partial.replace(content)
 
     def _head(self, file: str) -> Any:
         """What the hub says of a file: commit, checksum and size; None if it can't be reached.
@@ -179,7 +192,7 @@ class _Repository:
         except Exception as error:  # of whatever library carries HTTP
             self._unreachable = error
             return None
-        if head.commit_hash is None or head.etag is None:
+        if head.commit_hash is None or not _CHECKSUM.fullmatch(head.etag or ""):
             raise DownloadError(
                 f"{self._constants.ENDPOINT} does not answer as a hub does; see HF_ENDPOINT"
             )
@@ -207,20 +220,16 @@ class _Repository:
             f"that holds {CONFIG} and {WEIGHTS[0]}"
         )
 
-    def _verify(self, path: Path, expected: str) -> None:
+    def _verify(self, path: Path, expected: str, *, name: str = "") -> None:
         """Compare a file with the checksum that the hub gives it; remove it if it differs."""
-        content = path.read_bytes()
-        if len(expected) == 64:
-            found = hashlib.sha256(content).hexdigest()
-        else:  # small files have that of git
-            found = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+        found = _checksum(path, expected)
         if found == expected:
             return
         path.resolve().unlink()
         path.unlink(missing_ok=True)
         raise DownloadError(
-            f"{self.url}: {path.name} has the wrong checksum, {found:.12}..., where the hub says "
-            f"{expected:.12}...; it has been removed: try again"
+            f"{self.url}: {name or path.name} has the wrong checksum, {found:.12}..., where the "
+            f"hub says {expected:.12}...; it has been removed: try again"
         )
 
     @contextmanager
@@ -255,8 +264,18 @@ class _Repository:
                     "make room, or set HF_HOME to another folder"
                 ) from error
             raise DownloadError(
-                f"{self.url}: the download of {file} broke off ({_first_line(error)}); try again"
+                f"{self.url}: the download of {file} broke off ({_first_line(error)}); "
+                "try again: it goes on from there"
             ) from error
+
+
+def _checksum(path: Path, expected: str) -> str:
+    """A file's checksum, of the kind that is expected."""
+    content = path.read_bytes()
+    if len(expected) == 64:
+        return hashlib.sha256(content).hexdigest()
+    # Small files have that of git.
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
 def _first_line(error: Exception | None) -> str:
