@@ -24,13 +24,34 @@
 #if defined(LUCID_PORTABLE)
 #elif defined(__ARM_FEATURE_MVE) && (__ARM_FEATURE_MVE & 1)
 #define LUCID_MVE 1
-#elif defined(__ARM_FEATURE_DSP) && defined(__ARM_ARCH_PROFILE) && __ARM_ARCH_PROFILE == 'M'
+#elif defined(__ARM_FEATURE_DSP) && defined(__ARM_FP) && defined(__ARM_ARCH_PROFILE) && \
+    __ARM_ARCH_PROFILE == 'M'
 #define LUCID_DSP 1
 #elif defined(__riscv_vector)
 #define LUCID_RVV 1
 #endif
 
+/* Word-aligned arrays, where compilers know how. */
+#if defined(__GNUC__)
+#define LUCID_ALIGNED __attribute__((aligned(4)))
+#else
+#define LUCID_ALIGNED
+#endif
+
 /* Which kernels an instruction set has of its own; kernels_portable.c has the others. */
+#define LUCID_ROUND_UP(value, multiple) (((value) + (multiple)-1) / (multiple) * (multiple))
+#ifdef LUCID_DSP
+#define LUCID_HAS_STEM
+#define LUCID_HAS_DEPTHWISE
+#define LUCID_HAS_POINTWISE
+#define LUCID_BETWEEN_BYTES(pixels, channels) \
+  (2 * LUCID_ROUND_UP(pixels, 3) * LUCID_ROUND_UP(channels, 4))
+#define LUCID_STEM_WORK_BYTES(out_width, in_channels)                                  \
+  ((2 * ((out_width) < 36 ? LUCID_ROUND_UP(out_width, 3) : 36) + 4) *                  \
+   LUCID_ROUND_UP(9 * (in_channels), 4))
+#define LUCID_DEPTHWISE_WORK_BYTES(in_width) (32 * ((in_width) + 8))
+#define LUCID_POINTWISE_WORK_BYTES(in_channels) (4 * LUCID_ROUND_UP(in_channels, 4))
+#endif
 
 /* A set of kernels may multiply weights by (value - offset); the biases make up for it. */
 #ifndef LUCID_STEM_OFFSET

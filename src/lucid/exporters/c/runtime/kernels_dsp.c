@@ -1,0 +1,489 @@
+/* Kernels for Cortex-M4, M7 and M33 with the DSP extension and an FPU: SMLAD multiplies and adds two
+ * pairs of 16-bit values in one instruction.
+ *
+ * Between a depthwise layer and its pointwise one values are 16 bits wide, so that nobody unpacks
+ * them again for each output. They lie in tiles of three pixels; a tile has six values for each
+ * pair of channels, those of each pixel side by side. Channels pair up as UXTB16 and SXTB16 unpack
+ * them from four bytes: 0 with 2, 1 with 3. Channels are rounded up to a multiple of four; what
+ * stands there is multiplied by zero.
+ *
+ * The innermost loops need every register that there is, which no compiler gives away; they are in
+ * assembly.
+ */
+#include "kernels.h"
+
+#ifdef LUCID_DSP
+
+#include <stddef.h>
+#include <string.h>
+
+#define TILE 3
+#define WINDOW 3
+#define CHUNK 36 /* pixels of a row of the first layer that are computed at once */
+
+/* A function that is nothing but the assembly in it; it finds its arguments where calls put them. */
+#define ASSEMBLY __attribute__((naked, noinline)) static void
+#define ARGUMENT __attribute__((unused))
+
+static inline int at_least_fours(int channels) { return (channels + 3) & ~3; }
+
+/* The low halves of a and b, side by side. */
+static inline uint32_t low_halves(uint32_t a, uint32_t b) {
+  uint32_t pair;
+  __asm__("pkhbt %0, %1, %2, lsl #16" : "=r"(pair) : "r"(a), "r"(b));
+  return pair;
+}
+
+static inline uint32_t high_halves(uint32_t a, uint32_t b) {
+  uint32_t pair;
+  __asm__("pkhtb %0, %1, %2, asr #16" : "=r"(pair) : "r"(b), "r"(a));
+  return pair;
+}
+
+/* Bytes 0 and 2, or 1 and 3, as 16-bit values. */
+#define UNPACK(NAME, INSTRUCTION)                            \
+  static inline uint32_t NAME(uint32_t bytes) {              \
+    uint32_t pair;                                           \
+    __asm__(INSTRUCTION : "=r"(pair) : "r"(bytes));          \
+    return pair;                                             \
+  }
+UNPACK(unsigned_even, "uxtb16 %0, %1")
+UNPACK(unsigned_odd, "uxtb16 %0, %1, ror #8")
+UNPACK(signed_even, "sxtb16 %0, %1")
+UNPACK(signed_odd, "sxtb16 %0, %1, ror #8")
+
+/* 1 to 4 bytes, and zeros above them. */
+static inline uint32_t load(const void *bytes, int count) {
+  uint32_t word = 0;
+  if (count == 4) {
+    memcpy(&word, bytes, 4);
+  } else {
+    const uint8_t *byte = bytes;
+    int k;
+    for (k = 0; k < count; ++k) word |= (uint32_t)byte[k] << 8 * k;
+  }
+  return word;
+}
+
+/* The assembly clamps to 255; here is what a lower maximum needs. */
+static void limit_bytes(uint8_t *values, int count, uint8_t maximum) {
+  for (; count > 0; --count, ++values) {
+    if (*values > maximum) *values = maximum;
+  }
+}
+
+static void limit_pairs(uint32_t *pairs, int count, uint8_t maximum) {
+  const uint32_t most = (uint32_t)maximum << 16 | maximum;
+  for (; count > 0; --count, ++pairs) {
+    uint32_t least;
+    __asm__("usub16 %0, %1, %2\n sel %0, %2, %1" : "=&r"(least) : "r"(*pairs), "r"(most) : "cc");
+    *pairs = least;
+  }
+}
+
+/* ---- Pointwise ---- */
+
+/* What tiles of pixels and two channels out share. The assembly below knows the offsets. */
+typedef struct {
+  const uint32_t *weights; /*  0: for each pair of channels in, a pair of either channel out */
+  uint32_t tile_bytes;     /*  4 */
+  uint32_t skipped;        /*  8: rounds of the first of 8 at a time that are left out */
+  uint32_t pixel_bytes;    /* 12: from a pixel out to the next */
+  int32_t bias[2];         /* 16 */
+  float multiplier[2];     /* 24 */
+} pair_task;
+
+/* Two channels of whole tiles, from out to end, where the tile behind them would stand. */
+ASSEMBLY two_channels(ARGUMENT const void *tiles, ARGUMENT uint8_t *out,
+                      ARGUMENT const uint8_t *end, ARGUMENT const pair_task *task) {
+#define ROUND                         \
+  "ldmia.w r3!, {r0, r1, r2}      \n" \
+  "ldrd    r10, r11, [r12], #8    \n" \
+  "smlad   r4, r0, r10, r4        \n" \
+  "smlad   r5, r0, r11, r5        \n" \
+  "smlad   r6, r1, r10, r6        \n" \
+  "smlad   r7, r1, r11, r7        \n" \
+  "smlad   r8, r2, r10, r8        \n" \
+  "smlad   r9, r2, r11, r9        \n"
+  __asm__ volatile(
+      ".syntax unified                \n"
+      "push    {r4-r11, lr}           \n"
+      "vldr    s8, [r3, #16]          \n"
+      "vldr    s9, [r3, #20]          \n"
+      "vldr    s10, [r3, #24]         \n"
+      "vldr    s11, [r3, #28]         \n"
+      "ldr     r4, [r3, #0]           \n"
+      "ldr     r5, [r3, #4]           \n"
+      "ldr     r6, [r3, #8]           \n"
+      "adr.w   r7, 2f                 \n"
+      "add     r6, r7, r6, lsl #5     \n" /* a round is 32 bytes of code */
+      "orr     r6, r6, #1             \n"
+      "ldr     r7, [r3, #12]          \n"
+      "mov     r8, r2                 \n"
+      "push    {r4-r9}                \n" /* weights, tile_bytes, entry, pixel_bytes, end */
+      "mov     r3, r0                 \n"
+      "vmov    s12, r1                \n"
+      "1:                             \n"
+      "vmov    r4, r5, s8, s9         \n"
+      "vmov    r6, r7, s8, s9         \n"
+      "vmov    r8, r9, s8, s9         \n"
+      "ldrd    r12, lr, [sp]          \n"
+      "add     lr, lr, r3             \n"
+      "ldr     pc, [sp, #8]           \n"
+      ".balign 4                      \n"
+      "2:                             \n" /* */
+      ROUND ROUND ROUND ROUND ROUND ROUND ROUND ROUND
+      "cmp     r3, lr                 \n"
+      "bne     2b                     \n"
+      "vmov    s0, s1, r4, r5         \n"
+      "vmov    s2, s3, r6, r7         \n"
+      "vmov    s4, s5, r8, r9         \n"
+      "vcvt.f32.s32 s0, s0            \n"
+      "vcvt.f32.s32 s1, s1            \n"
+      "vcvt.f32.s32 s2, s2            \n"
+      "vcvt.f32.s32 s3, s3            \n"
+      "vcvt.f32.s32 s4, s4            \n"
+      "vcvt.f32.s32 s5, s5            \n"
+      "vmul.f32 s0, s0, s10           \n"
+      "vmul.f32 s1, s1, s11           \n"
+      "vmul.f32 s2, s2, s10           \n"
+      "vmul.f32 s3, s3, s11           \n"
+      "vmul.f32 s4, s4, s10           \n"
+      "vmul.f32 s5, s5, s11           \n"
+      "vcvtr.s32.f32 s0, s0           \n"
+      "vcvtr.s32.f32 s1, s1           \n"
+      "vcvtr.s32.f32 s2, s2           \n"
+      "vcvtr.s32.f32 s3, s3           \n"
+      "vcvtr.s32.f32 s4, s4           \n"
+      "vcvtr.s32.f32 s5, s5           \n"
+      "vmov    r4, r5, s0, s1         \n"
+      "vmov    r6, r7, s2, s3         \n"
+      "vmov    r8, r9, s4, s5         \n"
+      "usat    r4, #8, r4             \n"
+      "usat    r5, #8, r5             \n"
+      "usat    r6, #8, r6             \n"
+      "usat    r7, #8, r7             \n"
+      "usat    r8, #8, r8             \n"
+      "usat    r9, #8, r9             \n"
+      "orr     r4, r4, r5, lsl #8     \n"
+      "orr     r6, r6, r7, lsl #8     \n"
+      "orr     r8, r8, r9, lsl #8     \n"
+      "vmov    r0, s12                \n"
+      "ldrd    r1, r2, [sp, #12]      \n"
+      "strh    r4, [r0]               \n"
+      "strh    r6, [r0, r1]           \n"
+      "strh    r8, [r0, r1, lsl #1]   \n"
+      "add     r1, r1, r1, lsl #1     \n"
+      "add     r0, r0, r1             \n"
+      "vmov    s12, r0                \n"
+      "cmp     r0, r2                 \n"
+      "bne     1b                     \n"
+      "add     sp, sp, #24            \n"
+      "pop     {r4-r11, pc}           \n");
+#undef ROUND
+}
+
+/* Weights of two channels out for `channels` channels in, rounded up to fours with zeros. */
+static void unpack_weights(const int8_t *first, const int8_t *second, int channels,
+                           uint32_t *unpacked) {
+  int c;
+  for (c = 0; c + 4 <= channels; c += 4) {
+    const uint32_t a = load(first + c, 4), b = load(second + c, 4);
+    unpacked[0] = signed_even(a);
+    unpacked[1] = signed_even(b);
+    unpacked[2] = signed_odd(a);
+    unpacked[3] = signed_odd(b);
+    unpacked += 4;
+  }
+  if (c < channels) {
+    const uint32_t a = load(first + c, channels - c), b = load(second + c, channels - c);
+    unpacked[0] = signed_even(a);
+    unpacked[1] = signed_even(b);
+    unpacked[2] = signed_odd(a);
+    unpacked[3] = signed_odd(b);
+  }
+}
+
+/* The product of tiles with weights[out_channels][channels]. out: pixels * out_channels bytes. */
+static void multiply(const lucid_layer *layer, const void *tiles, int channels, int pixels,
+                     uint32_t *work, uint8_t *out) {
+  const int width = layer->out_channels, rounds = at_least_fours(channels) / 2;
+  const int whole = pixels / TILE;
+  uint8_t last[2 * TILE];
+  pair_task task;
+  int o, k;
+  task.weights = work;
+  task.tile_bytes = (uint32_t)rounds * TILE * 4;
+  task.skipped = (uint32_t)-rounds & 7u;
+  /* Two channels at a time; if they are odd, the last but one is computed twice. */
+  for (o = 0; o < width; o += 2) {
+    const int first = width == 1 ? 0 : o < width - 1 ? o : width - 2;
+    const int second = width == 1 ? 0 : first + 1;
+    uint8_t *place = out + first;
+    unpack_weights(layer->weights + first * channels, layer->weights + second * channels, channels,
+                   work);
+    task.bias[0] = layer->bias[first];
+    task.bias[1] = layer->bias[second];
+    task.multiplier[0] = layer->multiplier[first];
+    task.multiplier[1] = layer->multiplier[second];
+    if (whole > 0 && width > 1) {
+      task.pixel_bytes = (uint32_t)width;
+      two_channels(tiles, place, place + whole * TILE * width, &task);
+    }
+    for (k = width > 1 ? whole : 0; k * TILE < pixels; ++k) {
+      int pixel;
+      task.pixel_bytes = 2;
+      two_channels((const uint8_t *)tiles + (uint32_t)k * task.tile_bytes, last,
+                   last + 2 * TILE, &task);
+      for (pixel = 0; pixel < TILE && k * TILE + pixel < pixels; ++pixel) {
+        uint8_t *to = place + (k * TILE + pixel) * width;
+        to[0] = last[2 * pixel];
+        to[second - first] = last[2 * pixel + second - first];
+      }
+    }
+  }
+  if (layer->maximum < 255) limit_bytes(out, pixels * width, layer->maximum);
+}
+
+void lucid_pointwise(const lucid_layer *layer, const void *between, int pixels, void *work,
+                     uint8_t *out) {
+  multiply(layer, between, layer->in_channels, pixels, work, out);
+}
+
+/* ---- The first layer: its windows become the pixels of a pointwise layer ---- */
+
+/* Copies a window, which begins at any column, to 9 * channels bytes. */
+static void copy_window(const lucid_layer *layer, const uint8_t *const rows[3],
+                        const uint8_t *outside, int column, uint8_t *window) {
+  const int channels = layer->in_channels;
+  const int inside = column >= 0 && column + WINDOW <= layer->in_width;
+  int ky, kx, i;
+  for (ky = 0; ky < WINDOW; ++ky) {
+    const uint8_t *row = rows[ky];
+    if (row != NULL && inside && channels == 3) {
+      memcpy(window, row + column * 3, 9);
+      window += 9;
+      continue;
+    }
+    for (kx = column; kx < column + WINDOW; ++kx) {
+      const int seen = row != NULL && kx >= 0 && kx < layer->in_width;
+      const uint8_t *pixel = seen ? row + kx * channels : outside;
+      for (i = 0; i < channels; ++i) *window++ = pixel[i];
+    }
+  }
+}
+
+/* A pixel's bytes, rounded up to fours, to its place in a tile. */
+static void unpack_pixel(const uint8_t *bytes, int channels, uint32_t *pairs) {
+  int c;
+  for (c = 0; c < channels; c += 4) {
+    const uint32_t word = load(bytes + c, 4);
+    pairs[0] = unsigned_even(word);
+    pairs[TILE] = unsigned_odd(word);
+    pairs += 2 * TILE;
+  }
+}
+
+void lucid_stem_row(const lucid_layer *layer, const uint8_t *const rows[3], const uint8_t *outside,
+                    void *work, uint8_t *out) {
+  const int channels = 9 * layer->in_channels, width = layer->out_width;
+  const int tile_pairs = at_least_fours(channels) / 2 * TILE;
+  uint32_t *tiles = work;
+  uint32_t *weights = tiles + (width < CHUNK ? (width + TILE - 1) / TILE : CHUNK / TILE) * tile_pairs;
+  /* The window is laid out where the weights stand later. */
+  uint8_t *window = (uint8_t *)weights;
+  int begin, x;
+  for (begin = 0; begin < width; begin += CHUNK) {
+    const int pixels = width - begin < CHUNK ? width - begin : CHUNK;
+    uint32_t *tile = tiles;
+    for (x = 0; x < pixels; ++x) {
+      copy_window(layer, rows, outside, (begin + x) * layer->stride - layer->left, window);
+      unpack_pixel(window, channels, tile + x % TILE);
+      if (x % TILE == TILE - 1) tile += tile_pairs;
+    }
+    multiply(layer, tiles, channels, pixels, weights, out + begin * layer->out_channels);
+  }
+}
+
+/* ---- Depthwise: four channels at a time, each laid out by itself as pairs of columns ---- */
+
+#define GROUP 4
+
+/* Six pairs of weights of a channel, of either row (0, 1) and (1, 2), and the rest. The assembly
+ * below knows the offsets.
+ */
+typedef struct {
+  uint32_t weights[2 * WINDOW]; /*  0 */
+  int32_t bias;                 /* 24 */
+  float multiplier;             /* 28 */
+} channel_task;
+
+/* Computes outputs two by two, left and right.
+ *
+ * rows: three rows of pairs of columns, where the first window begins.
+ * places: where each output goes, in bytes behind `out`; if outputs are odd, the last one twice.
+ */
+#define DEPTHWISE(NAME, FIRST, SECOND, THIRD)                                                     \
+  ASSEMBLY NAME(ARGUMENT const uint32_t *row0, ARGUMENT const uint32_t *row1,                     \
+                ARGUMENT const uint32_t *row2, ARGUMENT const channel_task *task,                 \
+                ARGUMENT const uint32_t *places, ARGUMENT const uint32_t *end,                    \
+                ARGUMENT void *out) {                                                             \
+    __asm__ volatile(                                                                             \
+        ".syntax unified                \n"                                                       \
+        "push    {r4-r11, lr}           \n"                                                       \
+        "vldr    s8, [r3, #24]          \n"                                                       \
+        "vldr    s9, [r3, #24]          \n"                                                       \
+        "vldr    s10, [r3, #28]         \n"                                                       \
+        "ldmia   r3, {r4-r9}            \n"                                                       \
+        "ldr     r3, [sp, #36]          \n"                                                       \
+        "1:                             \n"                                                       \
+        "vmov    r12, lr, s8, s9        \n" /* left and right */                                  \
+        FIRST SECOND THIRD                                                                        \
+        "vmov    s0, s1, r12, lr        \n"                                                       \
+        "vcvt.f32.s32 s0, s0            \n"                                                       \
+        "vcvt.f32.s32 s1, s1            \n"                                                       \
+        "vmul.f32 s0, s0, s10           \n"                                                       \
+        "vmul.f32 s1, s1, s10           \n"                                                       \
+        "vcvtr.s32.f32 s0, s0           \n"                                                       \
+        "vcvtr.s32.f32 s1, s1           \n"                                                       \
+        "vmov    r12, lr, s0, s1        \n"                                                       \
+        "usat    r12, #8, r12           \n"                                                       \
+        "usat    lr, #8, lr             \n"                                                       \
+        "ldr     r10, [sp, #44]         \n"                                                       \
+        "ldr     r11, [r3, #4]          \n"                                                       \
+        "strh    lr, [r10, r11]         \n"                                                       \
+        "ldr     r11, [r3], #8          \n"                                                       \
+        "strh    r12, [r10, r11]        \n"                                                       \
+        "ldr     r10, [sp, #40]         \n"                                                       \
+        "cmp     r3, r10                \n"                                                       \
+        "bne     1b                     \n"                                                       \
+        "pop     {r4-r11, pc}           \n");                                                     \
+  }
+
+/* One row of three weights, in registers w01 and w12, for both outputs. */
+#define STRIDE_1(row, w01, w12)           \
+  "ldrd    r10, r11, [" row "], #4    \n" \
+  "smlad   r12, r10, " w01 ", r12     \n" \
+  "smlatb  lr, r10, " w01 ", lr       \n" \
+  "smlabt  r12, r11, " w12 ", r12     \n" \
+  "smlad   lr, r11, " w12 ", lr       \n"
+#define STRIDE_2(row, w01, w12)           \
+  "ldrd    r10, r11, [" row "], #8    \n" \
+  "smlad   r12, r10, " w01 ", r12     \n" \
+  "smlabt  r12, r11, " w12 ", r12     \n" \
+  "smlad   lr, r11, " w01 ", lr       \n" \
+  "ldr     r10, [" row "]             \n" \
+  "smlabt  lr, r10, " w12 ", lr       \n"
+
+DEPTHWISE(depthwise_1, STRIDE_1("r0", "r4", "r5"), STRIDE_1("r1", "r6", "r7"),
+          STRIDE_1("r2", "r8", "r9"))
+DEPTHWISE(depthwise_2, STRIDE_2("r0", "r4", "r5"), STRIDE_2("r1", "r6", "r7"),
+          STRIDE_2("r2", "r8", "r9"))
+
+/* Bytes of up to four channels in two columns, as a pair for each channel. */
+static inline void spread(uint32_t left, uint32_t right, uint32_t *place, int pairs) {
+  const uint32_t low = low_halves(left, right), high = high_halves(left, right);
+  place[0] = unsigned_even(low);
+  place[pairs] = unsigned_odd(low);
+  place[2 * pairs] = unsigned_even(high);
+  place[3 * pairs] = unsigned_odd(high);
+}
+
+/* Lays a row of `count` channels out: for each of them, `pairs` pairs of columns, from layer->left
+ * columns before the first one.
+ */
+static void spread_row(const lucid_layer *layer, const uint8_t *row, int count, int pairs,
+                       uint32_t *place) {
+  const int channels = layer->in_channels;
+  int left = layer->in_width; /* columns that are left */
+  const uint32_t *const end = place + pairs;
+  if (row == NULL) {
+    memset(place, 0, (size_t)pairs * GROUP * sizeof *place);
+    return;
+  }
+  if (layer->left) {
+    spread(0, load(row, count), place++, pairs);
+    row += channels;
+    --left;
+  }
+  if (count == GROUP) {
+    for (; left >= 2 && place < end; left -= 2) {
+      spread(load(row, 4), load(row + channels, 4), place++, pairs);
+      row += 2 * channels;
+    }
+  }
+  for (; place < end; left -= 2) {
+    const uint32_t first = left > 0 ? load(row, count) : 0;
+    spread(first, left > 1 ? load(row + channels, count) : 0, place++, pairs);
+    row += 2 * channels;
+  }
+}
+
+static void read_channel(const lucid_layer *layer, int c, channel_task *to) {
+  const int8_t *weight = layer->weights + 9 * c;
+  int k;
+  for (k = 0; k < WINDOW; ++k, weight += WINDOW) {
+    const uint32_t middle = (uint8_t)weight[1];
+    to->weights[2 * k] = signed_even((uint8_t)weight[0] | middle << 16);
+    to->weights[2 * k + 1] = signed_even(middle | (uint32_t)(uint8_t)weight[2] << 16);
+  }
+  to->bias = layer->bias[c];
+  to->multiplier = layer->multiplier[c];
+}
+
+/* Where the pixels of a row go, in bytes; returns the end. */
+static uint32_t *find_places(int first, int width, int channels, uint32_t *places) {
+  const uint32_t tile_bytes = (uint32_t)at_least_fours(channels) / 2 * TILE * 4;
+  uint32_t place = (uint32_t)(first / TILE) * tile_bytes;
+  int at = first % TILE, x;
+  for (x = 0; x < width; ++x) {
+    *places++ = place + (uint32_t)at * 4;
+    if (++at == TILE) {
+      at = 0;
+      place += tile_bytes;
+    }
+  }
+  if (width % 2 == 1) {
+    *places = places[-1];
+    ++places;
+  }
+  return places;
+}
+
+void lucid_depthwise(const lucid_layer *layer, const uint8_t *const *rows, int count, void *work,
+                     void *between) {
+  const int channels = layer->in_channels, width = layer->out_width, stride = layer->stride;
+  const int pairs = (width + 1) / 2 * stride + 1, row_pairs = GROUP * pairs;
+  channel_task *const kernels = work; /* GROUP */
+  uint32_t *const spreads = (uint32_t *)(kernels + GROUP); /* WINDOW rows */
+  uint32_t *const places = spreads + WINDOW * row_pairs;
+  int c, y, k;
+  for (c = 0; c < channels; c += GROUP) {
+    /* The last four may be computed again. */
+    const int first = channels < GROUP ? 0 : c + GROUP <= channels ? c : channels - GROUP;
+    const int group = channels < GROUP ? channels : GROUP;
+    int ready = 0; /* rows that are laid out */
+    for (k = 0; k < group; ++k) read_channel(layer, first + k, kernels + k);
+    for (y = 0; y < count; ++y) {
+      const uint32_t *const end = find_places(y * width, width, channels, places);
+      for (; ready < y * stride + WINDOW; ++ready) {
+        const uint8_t *row = rows[ready] == NULL ? NULL : rows[ready] + first;
+        spread_row(layer, row, group, pairs, spreads + ready % WINDOW * row_pairs);
+      }
+      for (k = 0; k < group; ++k) {
+        const int at = first + k, seen = y * stride;
+        const uint32_t *const row0 = spreads + seen % WINDOW * row_pairs + k * pairs;
+        const uint32_t *const row1 = spreads + (seen + 1) % WINDOW * row_pairs + k * pairs;
+        const uint32_t *const row2 = spreads + (seen + 2) % WINDOW * row_pairs + k * pairs;
+        uint8_t *out = (uint8_t *)between + at / 4 * 8 * TILE + at % 2 * 4 * TILE + at / 2 % 2 * 2;
+        (stride == 1 ? depthwise_1 : depthwise_2)(row0, row1, row2, kernels + k, places, end, out);
+      }
+    }
+  }
+  if (layer->maximum < 255) {
+    const int tiles = (count * width + TILE - 1) / TILE;
+    limit_pairs(between, tiles * at_least_fours(channels) / 2 * TILE, layer->maximum);
+  }
+}
+
+#endif
