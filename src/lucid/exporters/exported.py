@@ -72,7 +72,7 @@ class Exported:
     def write_stem(self, stem: Path) -> None:
         """Write the files with names that begin with ``stem``, in a folder that nobody reads."""
         for ending, content in self.files.items():
-            path = stem.with_name(stem.name + ending)
+            path = stem.parent / (stem.name + ending)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
 

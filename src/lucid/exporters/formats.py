@@ -67,7 +67,7 @@ class Runtime:
         return _missing(self.packages)
 
     def prepare(self, path: Path, threads: int = 1) -> Runner:
-        """Load a file; errors are the runtime's own, or that one of ``packages`` is missing.
+        """Load a file; errors are the runtime's own.
 
         Args:
             path: of the export's main file or folder, which has the format's suffix; the others
@@ -116,7 +116,7 @@ class Format:
         self, network: FloatNetwork | Int8Network, precision: Precision, size: tuple[int, int]
     ) -> Files:
         """The content of the files; arguments are as in ``lucid.exporters.export``."""
-        for package in self.packages:
+        for package in self.missing():  # only those: some are loud when they are loaded
             require(package, extra=self.extra)
         module = importlib.import_module(f"lucid.exporters.{self.module}")
         return cast(_Exporter, module).to_files(network, precision, size)
@@ -172,6 +172,42 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
             dynamic_batch=True,
             keeps="rt_info",
             remarks={"float16": "OpenVINO stores float16 and computes in what suits the device."},
+        ),
+        "coreml": Format(
+            title="Core ML",
+            suffix=".mlpackage",
+            extra="coreml",
+            packages=("coremltools",),
+            module="coreml",
+            runtimes=(Runtime("its program in NumPy", "coreml", ("coremltools",), is_timed=False),),
+            images="an image (ImageType)",
+            keeps="class labels, userDefined",
+            remarks=dict.fromkeys(
+                PRECISIONS,
+                "Core ML predicts on Apple's systems only; its program was verified by executing it"
+                " in NumPy.",
+            ),
+        ),
+        "litert": Format(
+            title="LiteRT",
+            suffix=".tflite",
+            extra="litert",
+            packages=(),
+            module="litert",
+            runtimes=(
+                Runtime("LiteRT", "litert", ("ai_edge_litert",)),
+                Runtime(
+                    "TFLM", "tflm", ("tflite_micro",), ("int8",), required=False, is_timed=False
+                ),
+            ),
+            images="uint8 RGB (N, H, W, 3)",
+            dynamic_batch=True,
+            keeps="LiteRT metadata, labels.txt and lucid.json within the file",
+            remarks={
+                "float16": "Weights are stored as float16, computing stays float32.",
+                "int8": "Logits are rounded to int16; kernels other than XNNPACK's round "
+                "activations in another way.",
+            },
         ),
     }
 )
