@@ -1,20 +1,33 @@
 """From a network to a LiteRT (TensorFlow Lite) file: channels last, no transposes.
 
-An int8 network keeps its own scales and weights. LiteRT stores bytes as int8 with the zero point
--128, and rounds its logits to int8 too, for which it needs their range.
+All files take the bytes of a picture and give float32 logits, unless told otherwise. An int8
+network keeps its own scales and weights; LiteRT stores bytes as int8 with the zero point -128. Its
+classifier reads and gives int16, fine enough that logits need no calibration of their own.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lucid.checks import check_integer, check_number
-from lucid.errors import ConfigError, require
-from lucid.images import MAX_RESOLUTION
+from lucid.checks import check_choice, check_integer, check_number
+from lucid.exporters.flatbuffer import Number
+from lucid.exporters.formats import Files, Precision
+from lucid.exporters.halves import to_half
+from lucid.exporters.litert_file import (
+    NONE,
+    RELU,
+    RELU6,
+    SAME,
+    VALID,
+    Model,
+    Quantisation,
+    Tensor,
+)
+from lucid.exporters.litert_metadata import attach, metadata
+from lucid.images import MAX_RESOLUTION, Preprocessing
 from lucid.network import (
     FloatLayer,
     FloatNetwork,
@@ -24,239 +37,289 @@ from lucid.network import (
     Int8Pool,
     Layer,
 )
+from lucid.network.file import Network
 
-__all__ = ["INPUTS", "Input", "to_litert"]
+__all__ = ["INPUTS", "Input", "to_files", "to_litert"]
 
 Array = NDArray[Any]
-Input = Literal["normalised", "int8"]
+Input = Literal["uint8", "normalised", "int8"]
 
-INPUTS: tuple[Input, ...] = ("normalised", "int8")
+INPUTS: tuple[Input, ...] = ("uint8", "normalised", "int8")
 
 # Bytes 0 to 255 stand in the file as -128 to 127.
 _ZERO = -128
 
-# The version of each operator that first had int8, by channel (TFLite, kernels/register.cc).
-_VERSIONS = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 5, "MEAN": 2, "PAD": 2}
+_ACTIVATIONS = {"relu": RELU, "relu6": RELU6}
+
+
+def to_files(network: Network, precision: Precision, size: tuple[int, int]) -> Files:
+    """As ``lucid.exporters.formats`` asks for."""
+    return {".tflite": to_litert(network, size=size, half=precision == "float16")}
 
 
 def to_litert(
-    network: FloatNetwork | Int8Network,
+    network: Network,
     *,
+    images: Input = "uint8",
     size: tuple[int, int] | None = None,
     batch: int = 1,
-    largest_logit: float = 0.0,
+    half: bool = False,
+    largest_logit: float | None = None,
 ) -> bytes:
     """A network as a LiteRT model: ``images`` (batch, H, W, C) -> ``logits`` (batch, classes).
 
-    A float network takes normalised float32 and gives float32; an int8 network takes int8, the
-    bytes minus 128, and gives int8 with the scale ``largest_logit`` / 127.
+    Whoever runs it can change the batch, and read class names and preprocessing in its metadata.
 
     Args:
+        images: what the model takes. ``"uint8"``: the bytes of a picture. ``"normalised"``, of a
+            float network: float32, as ``lucid.images.normalise`` gives but channels last.
+            ``"int8"``, of an int8 network: bytes minus 128.
         size: (height, width) in pixels; that of the preprocessing when left out.
         batch: 1 or more.
-        largest_logit: of an int8 network: magnitude beyond which a logit is clamped; above 0.
+        half: whether weights and biases of a float network are stored as float16.
+        largest_logit: of an int8 network: its classifier gives int8 with the scale
+            ``largest_logit`` / 127, for devices without int16; larger logits are clamped. Above 0;
+            float32 logits by default.
     Raises:
-        ConfigError: an argument is out of range, or an int8 network whose preprocessing has a mean
-            for each channel: LiteRT pads all channels alike.
-        MissingDependencyError: ai-edge-litert or flatbuffers is not installed.
+        ConfigError: an argument is out of range, or does not go with the network; or a weight is
+            beyond float16.
     """
-    schema = require("ai_edge_litert.schema_py_generated", extra="litert")
     side = network.preprocessing.resolution
     height, width = size or (side, side)
     check_integer("height", height, 1, MAX_RESOLUTION)
     check_integer("width", width, 1, MAX_RESOLUTION)
     check_integer("batch", batch, 1, 2**16)
-    model = _Model(schema, batch)
+    shape = (batch, height, width, network.layers[0].in_channels)
     if isinstance(network, FloatNetwork):
-        _add_float(model, network, height, width)
+        check_choice("images", images, ("uint8", "normalised"))
+        model, taken, given = _float_model(network, shape, images, half)
     else:
-        check_number("largest_logit", largest_logit, "above 0", lambda value: value > 0)
-        _add_int8(model, network, height, width, largest_logit / 127)
-    return model.content()
+        check_choice("images", images, ("uint8", "int8"))
+        if largest_logit is not None:
+            check_number("largest_logit", largest_logit, "above 0", lambda value: value > 0)
+        model, taken, given = _int8_model(network, shape, images, largest_logit)
+    described = metadata(network, (height, width), images != "normalised")
+    return attach(model.content(taken, given, {"TFLITE_METADATA": described}), network)
 
 
-@dataclass
-class _Quantisation:
-    """Scales and zero point; ``axis`` is that of the channels where there are several scales."""
-
-    scale: Array | np.float32
-    zero: int = 0
-    axis: int = 0
-
-
-@dataclass
-class _Model:
-    """Tensors and operators as they are added; a tensor is known by its index."""
-
-    schema: Any
-    batch: int
-    tensors: list[Any] = field(default_factory=list)
-    buffers: list[Any] = field(default_factory=list)
-    operators: list[Any] = field(default_factory=list)
-    codes: dict[str, int] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.buffers.append(self.schema.BufferT())  # buffer 0 is that of tensors without data
-
-    def tensor(
-        self,
-        name: str,
-        shape: tuple[int, ...],
-        dtype: str,
-        quantisation: _Quantisation | None = None,
-        data: Array | None = None,
-    ) -> int:
-        tensor = self.schema.TensorT()
-        tensor.name, tensor.shape = name, list(shape)
-        tensor.type = getattr(self.schema.TensorType, dtype.upper())
-        tensor.buffer = 0
-        if data is not None:
-            buffer = self.schema.BufferT()
-            buffer.data = np.frombuffer(np.ascontiguousarray(data).tobytes(), np.uint8)
-            tensor.buffer = len(self.buffers)
-            self.buffers.append(buffer)
-        if quantisation is not None:
-            found = self.schema.QuantizationParametersT()
-            scale = np.atleast_1d(quantisation.scale).astype(np.float32)
-            found.scale, found.zeroPoint = scale, np.full(scale.shape, quantisation.zero, np.int64)
-            found.quantizedDimension = quantisation.axis
-            tensor.quantization = found
-        self.tensors.append(tensor)
-        return len(self.tensors) - 1
-
-    def constant(self, name: str, data: Array, quantisation: _Quantisation | None = None) -> int:
-        return self.tensor(name, data.shape, str(data.dtype), quantisation, data)
-
-    def operator(
-        self, kind: str, inputs: list[int], output: int, options: str = "", **values: Any
-    ) -> int:
-        operator = self.schema.OperatorT()
-        operator.opcodeIndex = self.codes.setdefault(kind, len(self.codes))
-        operator.inputs, operator.outputs = inputs, [output]
-        if options:
-            operator.builtinOptionsType = getattr(self.schema.BuiltinOptions, options)
-            operator.builtinOptions = getattr(self.schema, f"{options}T")()
-            for name, value in values.items():
-                setattr(operator.builtinOptions, name, value)
-        self.operators.append(operator)
-        return output
-
-    def convolution(
-        self, layer: Layer, inputs: list[int], size: tuple[int, int], quantisation: Any, dtype: str
-    ) -> int:
-        """A convolution with its activation, after a PAD where SAME padding is not the layer's."""
-        schema = self.schema
-        borders = [layer.border(side) for side in size]
-        as_same = Layer(**layer.to_dict() | {"padding": "same"})
-        padding = schema.Padding.SAME
-        if borders != [as_same.border(side) for side in size]:
-            padding = schema.Padding.VALID
-            inputs[0] = self._pad(layer, inputs[0], borders, dtype)
-        shape = (self.batch, *(layer.output_side(side) for side in size), layer.out_channels)
-        output = self.tensor(layer.name, shape, dtype, quantisation)
-        values = {
-            "padding": padding,
-            "strideH": layer.stride,
-            "strideW": layer.stride,
-            "fusedActivationFunction": getattr(
-                schema.ActivationFunctionType, str(layer.activation).upper()
-            ),
-        }
-        if layer.kind == "depthwise":
-            options, values["depthMultiplier"] = "DepthwiseConv2DOptions", 1
-            return self.operator("DEPTHWISE_CONV_2D", inputs, output, options, **values)
-        return self.operator("CONV_2D", inputs, output, "Conv2DOptions", **values)
-
-    def mean(self, layer: Layer, x: int, quantisation: Any, dtype: str) -> int:
-        axes = self.constant(f"{layer.name}.axes", np.array([1, 2], np.int32))
-        shape = (self.batch, layer.out_channels)
-        output = self.tensor(layer.name, shape, dtype, quantisation)
-        return self.operator("MEAN", [x, axes], output, "ReducerOptions", keepDims=False)
-
-    def content(self) -> bytes:
-        """The file; its first tensor is the input, its last the output."""
-        schema = self.schema
-        graph = schema.SubGraphT()
-        graph.name, graph.tensors, graph.operators = "main", self.tensors, self.operators
-        graph.inputs, graph.outputs = [0], [len(self.tensors) - 1]
-        model = schema.ModelT()
-        model.version, model.description = 3, "lucid"
-        model.subgraphs, model.buffers, model.operatorCodes = [graph], self.buffers, []
-        for kind in self.codes:
-            code = schema.OperatorCodeT()
-            code.builtinCode = getattr(schema.BuiltinOperator, kind)
-            code.deprecatedBuiltinCode = min(code.builtinCode, 127)
-            code.version = _VERSIONS[kind]
-            model.operatorCodes.append(code)
-        builder = require("flatbuffers", extra="litert").Builder()
-        builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
-        return bytes(builder.Output())
-
-    def _pad(self, layer: Layer, x: int, borders: list[tuple[int, int]], dtype: str) -> int:
-        pads = np.array([(0, 0), *borders, (0, 0)], np.int32)  # (4, 2)
-        before = self.tensors[x]
-        shape = tuple(int(n) for n in np.array(before.shape) + pads.sum(axis=1))
-        output = self.tensor(f"{layer.name}.padded", shape, dtype)
-        self.tensors[output].quantization = before.quantization
-        border = self.constant(f"{layer.name}.border", pads)
-        return self.operator("PAD", [x, border], output, "PadOptions")
-
-
-def _add_float(model: _Model, network: FloatNetwork, height: int, width: int) -> None:
-    shape = (model.batch, height, width, network.layers[0].in_channels)
-    x = model.tensor("images", shape, "float32")
+def _float_model(
+    network: FloatNetwork, shape: tuple[int, ...], images: Input, half: bool
+) -> tuple[Model, Tensor, Tensor]:
+    model = Model(is_int8=False)
+    if images == "uint8":
+        taken, x = _add_normalisation(model, network.preprocessing, shape)
+    else:
+        taken = x = model.values("images", shape, "float32")
     for layer in network.layers:
         if isinstance(layer, FloatPool):
-            x = model.mean(layer, x, None, "float32")
+            x = _add_mean(model, layer, x)
             continue
-        weight = model.constant(f"{layer.name}.weight", _channels_last(layer))
-        bias = model.constant(f"{layer.name}.bias", layer.bias)
-        if layer.kind == "dense":
-            logits = model.tensor("logits", (model.batch, layer.out_channels), "float32")
-            model.operator("FULLY_CONNECTED", [x, weight, bias], logits, "FullyConnectedOptions")
-            continue
-        x = model.convolution(layer, [x, weight, bias], (height, width), None, "float32")
-        height, width = layer.output_side(height), layer.output_side(width)
-
-
-def _add_int8(
-    model: _Model, network: Int8Network, height: int, width: int, logit_scale: float
-) -> None:
-    if len(set(network.outside)) > 1:
-        raise ConfigError(
-            f"LiteRT pads all channels alike, but the preprocessing's means differ, "
-            f"{network.preprocessing.mean}; an int8 export needs one mean"
-        )
-    outside = network.outside[0]
-    shape = (model.batch, height, width, network.layers[0].in_channels)
-    x = model.tensor("images", shape, "int8", _Quantisation(np.float32(1), outside + _ZERO))
-    for layer in network.layers:
-        values = _Quantisation(np.float32(layer.output_scale), _ZERO)
-        if isinstance(layer, Int8Pool):
-            x = model.mean(layer, x, values, "int8")
-            continue
-        # What LiteRT subtracts as zero point goes back into the bias.
-        sums = layer.weight.reshape(layer.out_channels, -1).sum(axis=1, dtype=np.int64)
-        bias = (layer.bias + outside * sums).astype(np.int32)
-        scale = (np.float64(layer.input_scale) * layer.weight_scale).astype(np.float32)
-        axis = 3 if layer.kind == "depthwise" else 0
-        inputs = [
-            x,
-            model.constant(
-                f"{layer.name}.weight",
-                _channels_last(layer),
-                _Quantisation(layer.weight_scale, axis=axis),
-            ),
-            model.constant(f"{layer.name}.bias", bias, _Quantisation(scale)),
+        constants = [
+            _add_weights(model, f"{layer.name}.{part}", values, half)
+            for part, values in (("weight", _channels_last(layer)), ("bias", layer.bias))
         ]
-        outside = 0
         if layer.kind == "dense":
-            scales = _Quantisation(np.float32(logit_scale))
-            logits = model.tensor("logits", (model.batch, layer.out_channels), "int8", scales)
-            model.operator("FULLY_CONNECTED", inputs, logits, "FullyConnectedOptions")
+            logits = model.values("logits", (shape[0], layer.out_channels), "float32")
+            x = model.add("FULLY_CONNECTED", [x, *constants], logits)
+        else:
+            x = _add_convolution(model, layer, *_add_border(model, layer, x), constants)
+    return model, taken, x
+
+
+def _add_normalisation(
+    model: Model, preprocessing: Preprocessing, shape: tuple[int, ...]
+) -> tuple[Tensor, Tensor]:
+    """Input and normalised values; weights stay as they are, and what is padded with is 0."""
+    mean, std = (np.array(values) for values in (preprocessing.mean, preprocessing.std))
+    divisor = std[0] if len(set(std)) == 1 else 1.0
+    scale = Quantisation(np.float32(1 / (255 * divisor)))
+    taken = model.values("images", shape, "uint8", scale)
+    x = model.add("DEQUANTIZE", [taken], model.values("values", shape, "float32"))
+    if mean.any():
+        centre = model.constant("mean", (mean / divisor).astype(np.float32))
+        x = model.add("SUB", [x, centre], model.values("centred", shape, "float32"))
+    if len(set(std)) > 1:
+        factor = model.constant("factor", (1 / std).astype(np.float32))
+        x = model.add("MUL", [x, factor], model.values("normalised", shape, "float32"))
+    return taken, x
+
+
+def _add_weights(model: Model, name: str, values: Array, half: bool) -> Tensor:
+    if not half:
+        return model.constant(name, values)
+    stored = model.constant(f"{name}.half", to_half(name, values))
+    return model.add("DEQUANTIZE", [stored], model.tensor(name, values.shape, "float32"))
+
+
+def _int8_model(
+    network: Int8Network, shape: tuple[int, ...], images: Input, largest_logit: float | None
+) -> tuple[Model, Tensor, Tensor]:
+    model = Model(is_int8=True)
+    outside = network.outside
+    zero = outside[0]
+    step = _power(1 / (255 * max(network.preprocessing.std)))
+    signed = Quantisation(step, zero + _ZERO)
+    if images == "uint8":
+        taken = model.values("images", shape, "uint8", Quantisation(step, zero))
+        x = model.add("QUANTIZE", [taken], model.values("signed", shape, "int8", signed))
+    else:
+        taken = x = model.values("images", shape, "int8", signed)
+    for layer in network.layers:
+        if isinstance(layer, Int8Pool):
+            step = np.float32(np.float64(step) * layer.output_scale / layer.input_scale)
+            x = _add_mean(model, layer, x, Quantisation(step, _ZERO))
             continue
-        x = model.convolution(layer, inputs, (height, width), values, "int8")
-        height, width = layer.output_side(height), layer.output_side(width)
+        if layer.kind == "dense":
+            x = _add_classifier(model, layer, x, largest_logit)
+            continue
+        if layer.kind == "stem" and len(set(outside)) > 1:
+            x, padding = _add_border_of_bytes(model, layer, x, outside), VALID
+        else:
+            x, padding = _add_border(model, layer, x)
+        given = (
+            np.float32(layer.output_scale) if layer.maximum < 255 else _power(layer.output_scale)
+        )
+        constants = _int8_constants(model, layer, step, given, zero)
+        x = _add_convolution(model, layer, x, padding, constants, Quantisation(given, _ZERO))
+        step, zero = given, 0
+    return model, taken, x
+
+
+def _power(scale: float) -> np.float32:
+    """The power of two that stands for a scale of activations, not above it.
+
+    XNNPACK makes a multiplier out of three scales, input * weight / output, in float32. With powers
+    of two it comes out as the network's own to the last bit, and the answers with it; those of
+    weights take up the rest. The clamp of ReLU6 moves beyond the largest byte, where that is less.
+    """
+    return np.float32(2.0 ** np.floor(np.log2(scale)))
+
+
+def _int8_constants(
+    model: Model,
+    layer: Int8Layer,
+    taken: np.float32,
+    given: np.float32,
+    zero: int = 0,
+    bias_type: type[np.signedinteger[Any]] = np.int32,
+) -> list[Tensor]:
+    """Weights and bias for steps of the input and of the output as the file has them.
+
+    What LiteRT subtracts from bytes as zero point goes back into the bias.
+    """
+    sums = layer.weight.reshape(layer.out_channels, -1).sum(axis=1, dtype=np.int64)
+    bias = (layer.bias + zero * sums).astype(bias_type)
+    scale = layer.multiplier * (np.float64(given) / np.float64(taken))
+    axis = 3 if layer.kind == "depthwise" else 0
+    return [
+        model.constant(
+            f"{layer.name}.weight",
+            _channels_last(layer),
+            Quantisation(scale.astype(np.float32), axis=axis),
+        ),
+        model.constant(
+            f"{layer.name}.bias", bias, Quantisation((taken * scale).astype(np.float32))
+        ),
+    ]
+
+
+def _add_classifier(
+    model: Model, layer: Int8Layer, x: Tensor, largest_logit: float | None
+) -> Tensor:
+    assert x.quantisation is not None
+    taken = x.quantisation.scale
+    assert isinstance(taken, np.float32)
+    shape = (x.shape[0], layer.out_channels)
+    if largest_logit is not None:
+        constants = _int8_constants(model, layer, taken, np.float32(1))
+        step = Quantisation(np.float32(largest_logit / 127))
+        logits = model.values("logits", shape, "int8", step)
+        return model.add("FULLY_CONNECTED", [x, *constants], logits)
+    # The same steps of the pooled bytes, and logits in steps of which no logit needs more than
+    # int16 holds, whatever the image.
+    constants = _int8_constants(model, layer, taken, np.float32(1), bias_type=np.int64)
+    low, high = layer.accumulator_bounds()
+    bound = float((np.maximum(-low, high) * layer.multiplier.astype(np.float64)).max())
+    step = Quantisation(np.float32(bound / np.iinfo(np.int16).max or 1))
+    wide = model.values(f"{layer.name}.input", x.shape, "int16", Quantisation(taken))
+    wide = model.add("QUANTIZE", [x], wide)
+    rounded = model.values(layer.name, shape, "int16", step)
+    model.add("FULLY_CONNECTED", [wide, *constants], rounded)
+    return model.add("DEQUANTIZE", [rounded], model.values("logits", shape, "float32"))
+
+
+def _add_border_of_bytes(
+    model: Model, layer: Int8Layer, x: Tensor, outside: tuple[int, ...]
+) -> Tensor:
+    """Pad each channel with its own byte."""
+    batch, height, width, channels = x.shape
+    borders = np.array([(0, 0), *(layer.border(side) for side in (height, width)), (0, 0)])
+    size = (height + int(borders[1].sum()), width + int(borders[2].sum()))
+    amounts = model.constant("border", borders.astype(np.int32))
+    axis = model.constant("channels", np.array(3, np.int32))
+    planes = [
+        model.values(f"plane.{channel}", (*x.shape[:3], 1), x.dtype, x.quantisation)
+        for channel in range(channels)
+    ]
+    model.add("SPLIT", [axis, x], *planes, options={0: Number("i", channels)})
+    padded = []
+    for channel, plane in enumerate(planes):
+        byte = np.array(outside[channel] + _ZERO, np.int8)
+        padded.append(
+            model.add(
+                "PADV2",
+                [plane, amounts, model.constant(f"outside.{channel}", byte, x.quantisation)],
+                model.values(f"padded.{channel}", (batch, *size, 1), x.dtype, x.quantisation),
+            )
+        )
+    whole = model.values("padded", (batch, *size, channels), x.dtype, x.quantisation)
+    return model.add("CONCATENATION", padded, whole, options={0: Number("i", 3)})
+
+
+def _add_border(model: Model, layer: Layer, x: Tensor) -> tuple[Tensor, int]:
+    """Pad with zeros where the convolution's own SAME padding would stand elsewhere."""
+    sides = x.shape[1:3]
+    borders = [layer.border(side) for side in sides]
+    as_same = Layer(**layer.to_dict() | {"padding": "same"})
+    if borders == [as_same.border(side) for side in sides]:
+        return x, SAME
+    amounts = np.array([(0, 0), *borders, (0, 0)], np.int32)  # (4, 2)
+    shape = tuple(int(n) for n in np.array(x.shape) + amounts.sum(axis=1))
+    padded = model.values(f"{layer.name}.padded", shape, x.dtype, x.quantisation)
+    return model.add("PAD", [x, model.constant(f"{layer.name}.border", amounts)], padded), VALID
+
+
+def _add_convolution(
+    model: Model,
+    layer: Layer,
+    x: Tensor,
+    padding: int,
+    constants: list[Tensor],
+    quantisation: Quantisation | None = None,
+) -> Tensor:
+    """A convolution with its activation."""
+    overlap = layer.kernel - 1 if padding == VALID else 0
+    sides = [layer.output_side(side - overlap) for side in x.shape[1:3]]
+    shape = (x.shape[0], *sides, layer.out_channels)
+    output = model.values(layer.name, shape, x.dtype, quantisation)
+    activation = Number("b", _ACTIVATIONS.get(layer.activation or "", NONE))
+    options = {
+        0: Number("b", padding),
+        1: Number("i", layer.stride),
+        2: Number("i", layer.stride),
+    }
+    if layer.kind == "depthwise":
+        options |= {3: Number("i", 1), 4: activation}  # one output for an input
+        return model.add("DEPTHWISE_CONV_2D", [x, *constants], output, options=options)
+    return model.add("CONV_2D", [x, *constants], output, options=options | {3: activation})
+
+
+def _add_mean(
+    model: Model, layer: Layer, x: Tensor, quantisation: Quantisation | None = None
+) -> Tensor:
+    axes = model.constant(f"{layer.name}.axes", np.array([1, 2], np.int32))
+    output = model.values(layer.name, (x.shape[0], layer.out_channels), x.dtype, quantisation)
+    return model.add("MEAN", [x, axes], output)
 
 
 def _channels_last(layer: FloatLayer | Int8Layer) -> Array:

@@ -175,6 +175,6 @@ PEERS: Mapping[str, Peer] = {
         "openvino", ("onnx", "openvino", "nncf"), ("float32", "bfloat16", "int8"), _ONEDNN
     ),
     "openvino-qdq": Peer("openvino", ("onnx", "openvino"), ("int8",), _ONEDNN),
-    "litert": Peer("litert", ("ai_edge_litert", "flatbuffers"), ("float32", "int8")),
+    "litert": Peer("litert", ("ai_edge_litert",), ("float32", "int8")),
     "ncnn": Peer("ncnn", ("ncnn",), ("float32", "bfloat16", "int8")),
 }

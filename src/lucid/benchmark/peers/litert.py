@@ -9,6 +9,7 @@ import numpy as np
 from lucid.benchmark.peers import Runner, Task
 from lucid.errors import require
 from lucid.exporters.litert import to_litert
+from lucid.exporters.runners.litert import open_interpreter
 from lucid.images import Pixels, normalise
 
 __all__ = ["prepare"]
@@ -16,17 +17,14 @@ __all__ = ["prepare"]
 
 def prepare(task: Task) -> Runner:
     """The interpreter with its default delegate, XNNPACK."""
-    litert = require("ai_edge_litert.interpreter", extra="benchmark")
     version = require("ai_edge_litert", extra="benchmark").__version__
     work = task.workload
-    content = to_litert(
-        work.int8 if task.candidate.precision == "int8" else work.network,
-        size=work.size,
-        batch=work.batch,
-        largest_logit=work.largest_logit,
-    )
-    interpreter = litert.Interpreter(model_content=content, num_threads=task.candidate.threads)
-    interpreter.allocate_tensors()
+    shape = {"size": work.size, "batch": work.batch}
+    if task.candidate.precision == "int8":
+        content = to_litert(work.int8, images="int8", largest_logit=work.largest_logit, **shape)
+    else:
+        content = to_litert(work.network, images="normalised", **shape)
+    interpreter = open_interpreter(content, task.candidate.threads)
     image, logits = (
         details()[0] for details in (interpreter.get_input_details, interpreter.get_output_details)
     )
