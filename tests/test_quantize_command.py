@@ -206,8 +206,17 @@ def test_bad_input_is_one_line_and_writes_nothing(
         assert words in last
         assert last.startswith("lucid: error: ")
         assert not out.exists()
-    early = run(checkpoint, "--calibrate", data, "--finetune", empty)
-    assert early.stderr.count("\n") == 1, "said before the work"
+    others = write_classes(tmp_path / "others", {"amber": 2, "bleu": 2})
+    for arguments, words in (
+        (("--finetune", empty), "there are no pictures"),
+        (("--finetune", others), "does not know the data's classes 'bleu'"),
+        (("--finetune", data, "--epochs", 0), "epochs must be"),
+        (("--finetune", data, "--seed", -1), "seed must be"),
+    ):
+        early = run(checkpoint, "--calibrate", data, *arguments)
+        assert early.exit_code == 2
+        assert words in early.stderr
+        assert early.stderr.count("\n") == 1, "said before the work"
     read_checkpoint(checkpoint)
     run(tmp_path / "no" / "x", "--calibrate", data)
     assert not (tmp_path / "no").exists(), "a folder for a network of no checkpoint"

@@ -83,7 +83,6 @@ def command(
     --finetune the rounded network is trained for a few minutes, which regains most of what it lost.
     """
     from lucid.checkpoint import read_checkpoint
-    from lucid.data.sources import open_data
     from lucid.engine import Engine
     from lucid.errors import CheckpointError, DataError
     from lucid.files import check_keeps, check_writable_folder, write_text
@@ -93,11 +92,7 @@ def command(
     from lucid.quantization.images import affordable, load_images, open_pictures, ranked
     from lucid.quantization.report import report as page
 
-    if finetune is not None:  # what it lacks shall be said before minutes of work
-        import lucid.training  # noqa: F401
-
-        open_data(finetune)
-    elif epochs is not None:
+    if epochs is not None and finetune is None:
         raise click.UsageError("--epochs goes with --finetune")
     out = out or checkpoint.with_suffix(".int8.safetensors")
     source = read_checkpoint(checkpoint)
@@ -110,6 +105,10 @@ def command(
         if path is not None:
             check_keeps(path, checkpoint)
             check_writable_folder(path.parent)
+    if finetune is not None:
+        from lucid.training.quantisation import check_finetuning
+
+        check_finetuning(source, finetune, epochs=epochs, seed=seed)
     network = lower(source)
     dataset = _with_split(open_pictures(calibrate), source)
     unseen = [one for one in dataset.samples if one.split in (None, "train")]

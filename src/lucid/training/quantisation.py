@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lucid.checkpoint import Checkpoint
 from lucid.data.samples import quote_names
+from lucid.data.sources import open_data
 from lucid.description import JSON
 from lucid.errors import DataError, suggest
 from lucid.network import Int8Network
@@ -41,6 +42,19 @@ RECIPE: dict[str, Any] = {
     "color_jitter": 0.3,
     "crop_area": 0.25,
 }
+
+
+def check_finetuning(
+    checkpoint: Checkpoint, data: str | Path, *, epochs: int | None = None, seed: int = 0
+) -> None:
+    """Raise at once what ``finetune`` would raise of these arguments, before minutes of other work.
+
+    Raises:
+        ConfigError: epochs or seed are out of range.
+        DataError: the data can't be opened, or has a class that the checkpoint lacks.
+    """
+    _plan(checkpoint, epochs, seed)
+    _check_known(open_data(data).class_names, checkpoint.class_names)
 
 
 def finetune(
@@ -73,10 +87,7 @@ def finetune(
         Interrupted: after Ctrl-C; a KeyboardInterrupt.
     """
     progress = progress or Progress()
-    recipe = Recipe.from_dict(RECIPE | _split_of(checkpoint) | {"seed": seed})
-    if epochs is not None:
-        recipe = replace(recipe, epochs=epochs)
-    plan = Plan(recipe, checkpoint.preprocessing, checkpoint.arguments.to_dict())
+    plan = _plan(checkpoint, epochs, seed)
     prepared = _relabelled(prepare(data, plan, progress), checkpoint.class_names)
     trainer = _trainer(network, checkpoint, prepared, plan, progress)
     try:
@@ -84,8 +95,15 @@ def finetune(
     except Interrupted as stopped:
         raise Interrupted("finetuning stopped, nothing was written") from stopped
     trained = trainer.averaged.to_network()
-    how: dict[str, JSON] = {"recipe": recipe.to_dict(), "data": prepared.fingerprint}
+    how: dict[str, JSON] = {"recipe": plan.recipe.to_dict(), "data": prepared.fingerprint}
     return replace(trained, provenance={**trained.provenance, "finetuning": how})
+
+
+def _plan(checkpoint: Checkpoint, epochs: int | None, seed: int) -> Plan:
+    recipe = Recipe.from_dict(RECIPE | _split_of(checkpoint) | {"seed": seed})
+    if epochs is not None:
+        recipe = replace(recipe, epochs=epochs)
+    return Plan(recipe, checkpoint.preprocessing, checkpoint.arguments.to_dict())
 
 
 def _trainer(
@@ -132,11 +150,7 @@ def _split_of(checkpoint: Checkpoint) -> dict[str, Any]:
 
 def _relabelled(data: TrainingData, class_names: tuple[str, ...]) -> TrainingData:
     """The data with labels into ``class_names``."""
-    if foreign := [name for name in data.class_names if name not in class_names]:
-        raise DataError(
-            f"the checkpoint does not know the data's classes {quote_names(foreign)}"
-            f"{suggest(foreign[0], class_names)}; it knows {quote_names(class_names)}"
-        )
+    _check_known(data.class_names, class_names)
     labels = np.array([class_names.index(name) for name in data.class_names], np.int64)
     return replace(
         data,
@@ -144,3 +158,11 @@ def _relabelled(data: TrainingData, class_names: tuple[str, ...]) -> TrainingDat
         train_labels=labels[data.train_labels],
         validation_labels=labels[data.validation_labels],
     )
+
+
+def _check_known(found: tuple[str, ...], known: tuple[str, ...]) -> None:
+    if foreign := [name for name in found if name not in known]:
+        raise DataError(
+            f"the checkpoint does not know the data's classes {quote_names(foreign)}"
+            f"{suggest(foreign[0], known)}; it knows {quote_names(known)}"
+        )
