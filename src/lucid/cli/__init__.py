@@ -40,6 +40,7 @@ COMMANDS = {
     "import": "Turn published weights into a checkpoint.",
     "quantize": "Round a checkpoint to int8.",
     "export": "Write a file that another runtime runs.",
+    "devices": "List boards with a microcontroller.",
 }
 
 _BAD_INPUT = 2

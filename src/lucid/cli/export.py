@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
+from lucid.cli.export_c import export_c
 from lucid.cli.terminal import console, printable, say, track
 from lucid.exporters.formats import FORMATS, PRECISIONS
 
@@ -43,8 +44,9 @@ class _Job:
     "--format",
     "formats",
     required=True,
-    type=click.Choice([*FORMATS, "all"]),
-    help="Of the file; all writes those that are installed, in every precision.",
+    type=click.Choice([*FORMATS, "c", "all"]),
+    help="Of the file; all writes those that are installed, in every precision; c is a folder of C"
+    " sources for microcontrollers.",
 )
 @click.option(
     "--out",
@@ -72,6 +74,14 @@ class _Job:
     " given.",
 )
 @click.option("--no-verify", is_flag=True, help="Write the file without running it.")
+@click.option(
+    "--prefix", metavar="NAME", help="With c: what all names begin with; model if not given."
+)
+@click.option(
+    "--board",
+    metavar="NAME",
+    help="With c: check first that the network fits a board of lucid devices.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @click.option(
     "--report",
@@ -87,6 +97,8 @@ def command(
     resolution: int | None,
     verify: Path | None,
     no_verify: bool,
+    prefix: str | None,
+    board: str | None,
     as_json: bool,
     report: Path | None,
 ) -> None:
@@ -102,6 +114,22 @@ def command(
 
     if no_verify and verify is not None:
         raise click.UsageError("--verify and --no-verify exclude each other")
+    if formats == "c":
+        if len(checkpoints) > 1 or precision not in (None, "int8") or report is not None:
+            raise click.UsageError("--format c takes one int8 network and makes no report")
+        export_c(
+            checkpoints[0],
+            out=out,
+            prefix=prefix or "model",
+            board_name=board,
+            resolution=resolution,
+            pictures=None if no_verify else lambda network: _pictures(network, verify)[::2],
+            must_verify=verify is not None,
+            as_json=as_json,
+        )
+        return
+    if prefix is not None or board is not None:
+        raise click.UsageError("--prefix and --board are for --format c")
     if report is not None:
         require("matplotlib", extra="train")
         check_writable_folder(report.parent)

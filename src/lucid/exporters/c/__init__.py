@@ -2,4 +2,7 @@
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from lucid.exporters.c.export import CExport, to_c
+from lucid.exporters.c.plan import Plan, make_plan
+
+__all__ = ["CExport", "Plan", "make_plan", "to_c"]

@@ -22,7 +22,7 @@ __all__ = ["STACK_BYTES", "const_bytes", "sources", "verifier"]
 # What the deepest chain of calls takes at -O1 or higher; a test adds up what compilers say.
 STACK_BYTES = 768
 
-_FOLDER = files("lucid.exporters.c")
+_FOLDER = files("lucid.exporters") / "c"
 _KERNELS = sorted(
     each.name for each in (_FOLDER / "runtime").iterdir() if each.name.startswith("kernels_")
 )

@@ -1,0 +1,93 @@
+"""Runs an export on this computer: compiles it with the C compiler that is found here."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lucid.errors import ConfigError, MissingDependencyError
+from lucid.exporters.c.export import CExport
+from lucid.exporters.c.source import verifier
+from lucid.images import Pixels
+
+__all__ = ["find_compiler", "run"]
+
+COMPILERS = ("cc", "gcc", "clang")
+_FLAGS = ("-std=c99", "-O2")
+_SECONDS = 600
+
+
+def find_compiler() -> list[str]:
+    """The command of a C compiler: ``$CC``, or the first of cc, gcc and clang that is there.
+
+    Raises:
+        MissingDependencyError: there is none.
+    """
+    asked = shlex.split(os.environ.get("CC", ""))
+    if asked:
+        if shutil.which(asked[0]) is None:
+            raise MissingDependencyError(f"the C compiler of $CC, {asked[0]!r}, is not installed")
+        return asked
+    for name in COMPILERS:
+        if shutil.which(name):
+            return [name]
+    raise MissingDependencyError(
+        f"running the C export here needs a C compiler, and none of {', '.join(COMPILERS)} is "
+        "installed; install one, set $CC, or leave the verification out with --no-verify"
+    )
+
+
+def run(
+    exported: CExport,
+    pixels: Pixels,
+    *,
+    compiler: Sequence[str] | None = None,
+    runner: Sequence[str] = (),
+) -> NDArray[np.float32]:
+    """Logits that the compiled export gives, (N, classes); each image is run whole and by rows.
+
+    Args:
+        pixels: uint8 (N, H, W, C) of the size that the export is for.
+        compiler: a command with its flags; one for this computer when left out.
+        runner: a command that runs what the compiler made, such as an emulator.
+    Raises:
+        MissingDependencyError: no compiler is installed.
+        ConfigError: it rejects the sources, or the program fails.
+    """
+    command = list(compiler) if compiler else find_compiler()
+    with tempfile.TemporaryDirectory(prefix="lucid-c-") as name:
+        folder = Path(name)
+        for path, content in exported.files.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_text(content, "utf-8")
+        (folder / "verify.c").write_text(verifier(exported.prefix), "utf-8")
+        (folder / "images.bin").write_bytes(pixels.tobytes())
+        units = sorted(path.name for path in folder.glob(f"{exported.prefix}*.c"))
+        _call([*command, *_FLAGS, *units, "verify.c", "-o", "verify"], folder, "compile")
+        program = [*runner, "verify"] if runner else [str(folder / "verify")]
+        _call([*program, "images.bin", "logits.bin"], folder, "run")
+        logits = np.fromfile(folder / "logits.bin", np.float32)
+    return logits.reshape(len(pixels), -1)
+
+
+def _call(command: list[str], folder: Path, what: str) -> None:
+    try:
+        result = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, timeout=_SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ConfigError(f"{command[0]}: can't {what} the C export ({error})") from error
+    if result.returncode:
+        lines = (result.stderr or result.stdout).strip().splitlines()
+        detail = next((line for line in lines if "error" in line), lines[0] if lines else "")
+        raise ConfigError(
+            f"{command[0]}: can't {what} the C export (code {result.returncode}): {detail[:300]}"
+        )
