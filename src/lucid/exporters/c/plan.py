@@ -215,14 +215,15 @@ def _stage(head: SizedLayer, count: int) -> Stage:
         values = 9 * head.in_channels
         pixels = min(_up(head.output_shape[2], 3), _STEM_PIXELS)
         work = max(
-            2 * (pixels + 4) * _up(values, 2),
+            (2 * pixels + 4) * _up(values, 4),
             min(head.output_shape[2], _STEM_PIXELS) * _up(values, 16) + 16,
         )
     elif head.kind == "depthwise":
         pixels = count * head.output_shape[2]
         channels = head.in_channels
-        between = max(2 * _up(pixels, 3) * _up(channels, 2), pixels * channels + 16)
-        work = max(32 * (head.width + 8), 8 * _up(channels, 2))
+        between = max(2 * _up(pixels, 3) * _up(channels, 4), pixels * channels + 16)
+        columns = max(32 * (head.width + 8), min(64 * (head.width + 2), 1024))
+        work = max(columns, 4 * _up(channels, 4))
     else:
         between = head.out_channels
     return Stage(0, min(_WINDOW, head.height), _row_bytes(head), count, 0, between, work)
