@@ -1,7 +1,6 @@
 #include "execute.h"
 
 #include <stddef.h>
-#include <string.h>
 
 /* With LUCID_PROFILE, the program's own function is called with a layer's number before the layer
  * computes a row, and with -1 after it.
@@ -88,13 +87,17 @@ static void advance(const lucid_plan *plan, const lucid_run *run) {
 }
 
 void lucid_run_begin(const lucid_plan *plan, const lucid_run *run) {
-  memset(run->rows, 0, (plan->streamed + 1u) * sizeof *run->rows);
+  int stage;
+  for (stage = 0; stage <= plan->streamed; ++stage) run->rows[stage] = 0;
 }
 
 int lucid_run_row(const lucid_plan *plan, const lucid_run *run, const uint8_t *row) {
   const int height = plan->layers[0].in_height;
   if (run->rows[0] < height) {
-    memcpy(row_in(plan, run, 0, run->rows[0]), row, row_bytes(&plan->layers[0]));
+    const size_t bytes = row_bytes(&plan->layers[0]);
+    uint8_t *kept = row_in(plan, run, 0, run->rows[0]);
+    size_t k;
+    for (k = 0; k < bytes; ++k) kept[k] = row[k];
     advance(plan, run);
   }
   return height - run->rows[0];

@@ -3,7 +3,6 @@
 #include "kernels.h"
 
 #include <stddef.h>
-#include <string.h>
 
 /* From 0 to 2^22, a float plus 2^23 has no place for fractions: the sum is rounded to a whole
  * number, half to even, which are the low bits of its representation. That is three operations
@@ -11,16 +10,21 @@
  */
 #define ROUNDER 8388608.0f
 
-static inline uint32_t bits_of(float value) {
+typedef union {
+  float value;
   uint32_t bits;
-  memcpy(&bits, &value, sizeof bits);
-  return bits;
+} number;
+
+static inline uint32_t bits_of(float value) {
+  number found;
+  found.value = value;
+  return found.bits;
 }
 
 static inline float float_of(uint32_t bits) {
-  float value;
-  memcpy(&value, &bits, sizeof value);
-  return value;
+  number found;
+  found.bits = bits;
+  return found.value;
 }
 
 /* Clamping to whole numbers before rounding is the same as after. Floats from 0 on are in the order
