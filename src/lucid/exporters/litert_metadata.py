@@ -69,9 +69,13 @@ def attach(content: bytes, network: FloatNetwork | Int8Network) -> bytes:
 
     No class name has a line break, which would shift the others.
     """
+    description = describe(network)
+    if isinstance(network, Int8Network):
+        # Those in the file are powers of two instead; lucid.importers puts these back.
+        description["scales"] = {layer.name: layer.output_scale for layer in network.layers[:-1]}
     files = {
         LABELS: "\n".join(network.class_names),
-        DESCRIPTION: json.dumps(describe(network), ensure_ascii=False, indent=1),
+        DESCRIPTION: json.dumps(description, ensure_ascii=False, indent=1),
     }
     stream = io.BytesIO(content)
     with zipfile.ZipFile(stream, "a") as archive:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lucid.errors import CheckpointError
 from lucid.importers.litert_file import LiteRTFile, Operator, Tensor
@@ -19,9 +20,12 @@ from lucid.importers.parts import Array, ConvolutionPart, DensePart, Found, Part
 
 _ACTIVATIONS = {0: "none", 1: "relu", 2: "relu_n1_to_1", 3: "relu6", 4: "tanh", 5: "sign_bit"}
 _SAME = 0
+# Of what lucid says of a network, what its operators do not.
+_STATED = ("crop_fraction", "interpolation", "decoder")
 _CHANNELS_LAST = (0, 2, 3, 1)
 _PADDINGS: dict[tuple[int, ...], PartPadding] = {
     (0, 0, 1, 1, 1, 1, 0, 0): "symmetric",
+    (0, 0, 1, 0, 1, 0, 0, 0): "symmetric",  # what a stride of 2 sees of it, on even sides
     (0, 0, 0, 1, 0, 1, 0, 0): "end",
 }
 
@@ -49,7 +53,7 @@ def read_litert(content: bytes) -> Found:
         convolutions=tuple(chain.convolutions),
         classifier=chain.classifier,
         resolution=image.shape[1] if image.shape[1] > 0 else None,
-        preprocessing=_preprocessing(file, image),
+        preprocessing=_preprocessing(chain, image),
         class_names=names if len(names) == classes else (),
     )
 
@@ -76,7 +80,9 @@ def _operators(file: LiteRTFile) -> Iterator[Operator]:
 class _Chain:
     """Takes the operators one after another and keeps what they are.
 
-    ``image`` is the tensor with the pixels, channels last.
+    ``image`` is the tensor with the pixels, channels last; ``shift`` is subtracted from what they
+    stand for, which is then multiplied by ``factor``. Exports of lucid choose the scales of bytes
+    for the sake of exact arithmetic; ``rescaling`` is that of the network over that of the file.
     """
 
     file: LiteRTFile
@@ -86,6 +92,9 @@ class _Chain:
     padding: PartPadding | None = None
     is_pooled: bool = False
     is_over: bool = False
+    shift: NDArray[Any] = field(default_factory=lambda: np.zeros(1))
+    factor: NDArray[Any] = field(default_factory=lambda: np.ones(1))
+    rescaling: float = 1.0
 
     def add(self, operator: Operator) -> None:
         """Take the next operator, or refuse it by name."""
@@ -95,6 +104,9 @@ class _Chain:
             raise refuse(operator.label, "the end of the network", operator.kind)
         if operator.kind == "TRANSPOSE" and operator.inputs[:1] == (self.file.input,):
             self._to_channels_last(operator)
+            return
+        if operator.kind in ("SUB", "MUL") and not self.convolutions and self.padding is None:
+            self._normalise(operator)
             return
         if not self.is_pooled:
             steps = {
@@ -123,6 +135,11 @@ class _Chain:
             raise refuse(operator.label, f"one of {', '.join(steps)}", operator.kind)
         steps[operator.kind](operator)
 
+    def stated(self, name: str) -> dict[str, Any]:
+        """What lucid says of a network that it exported; empty if another program did."""
+        found = self.file.description.get(name)
+        return found if isinstance(found, dict) else {}
+
     def finish(self) -> None:
         """Check that what was taken is a whole network."""
         if self.padding is not None:
@@ -135,10 +152,30 @@ class _Chain:
             raise refuse(operator.label, f"the order {_CHANNELS_LAST}", f"{order[:8]}")
         self.image = operator.output
 
+    def _normalise(self, operator: Operator) -> None:
+        """Exports of lucid normalise pixels by themselves."""
+        index = self._input(operator, 1)
+        channels = self.file.tensor(self.image).shape[-1]
+        if not self.file.is_constant(index):
+            raise refuse(operator.label, "constants", "values")
+        value = self.file.constant(index).astype(np.float64)
+        is_product = operator.kind == "MUL"
+        if value.shape not in ((), (1,), (channels,)) or (is_product and not (value > 0).all()):
+            raise refuse(operator.label, f"1 or {channels} factors above 0", f"{value.shape}")
+        if is_product:
+            self.factor = self.factor * value
+        else:
+            self.shift = self.shift + value / self.factor
+
     def _pad(self, operator: Operator) -> None:
         amounts = tuple(self.file.stored(self._input(operator, 1)).ravel().tolist())
         if amounts not in _PADDINGS or self.padding is not None:
             raise refuse(operator.label, "padding by one pixel", f"{amounts[:8]}")
+        if amounts[2:4] == (1, 0):
+            readers = [one for one in self.file.operators if operator.output in one.inputs]
+            strides = {one.option(number, "i") for one in readers for number in (1, 2)}
+            if strides != {2} or any(side % 2 for side in self._tensor(operator, 0).shape[1:3]):
+                raise refuse(operator.label, "padding on all sides", f"{amounts[:8]}")
         self.padding = _PADDINGS[amounts]
 
     def _convolution(self, operator: Operator) -> None:
@@ -158,17 +195,29 @@ class _Chain:
                 "one stride and no dilation",
                 f"strides {strides}, dilations {dilations}",
             )
+        before, after = self.rescaling, self._rescaling(operator)
+        self.rescaling = after
         self.convolutions.append(
             ConvolutionPart(
                 name=operator.label,
-                weight=np.ascontiguousarray(weight),
+                weight=np.ascontiguousarray(weight * np.float32(after / before)),
                 groups=channels[0] // weight.shape[1],
                 stride=strides[0],
                 padding=self._padding(operator, weight.shape[2]),
                 activation=self._fused_activation(operator, activation),
-                norm=self._bias(operator, len(weight)),
+                norm=self._bias(operator, len(weight)) * np.float32(after),
             )
         )
+
+    def _rescaling(self, operator: Operator) -> float:
+        output = self.file.tensor(operator.output)
+        scale = self.stated("scales").get(output.name)
+        if not output.is_quantised or not isinstance(scale, float):
+            return 1.0
+        ratio = scale / output.scale[0] if output.scale[0] > 0 else 0.0
+        if not 0.5 <= ratio <= 2:
+            raise refuse(operator.label, f"a scale near {scale:g}", f"{output.scale[0]:g}")
+        return ratio
 
     def _padding(self, operator: Operator, kernel: int) -> PartPadding:
         padding, self.padding = self.padding, None
@@ -222,6 +271,7 @@ class _Chain:
         if operator.option(0 if is_dense else 3, "b") != 0:
             raise refuse(operator.label, "a classifier without activation", "one")
         weight = weight.reshape(len(weight), -1)
+        weight = weight / np.float32(self.rescaling)
         self.classifier = DensePart(operator.label, weight, self._bias(operator, len(weight)))
 
     def _softmax(self, operator: Operator) -> None:
@@ -261,24 +311,32 @@ class _Chain:
         return self.file.tensor(self._input(operator, number))
 
 
-def _preprocessing(file: LiteRTFile, image: Tensor) -> dict[str, Any]:
+def _preprocessing(chain: _Chain, image: Tensor) -> dict[str, Any]:
+    """What is known of ``lucid.images.Preprocessing``, by its names."""
+    stated = chain.stated("preprocessing")
+    kept = {name: stated[name] for name in _STATED if name in stated}
+    return kept | _normalisation(chain, image)
+
+
+def _normalisation(chain: _Chain, image: Tensor) -> dict[str, Any]:
     """Mean and std of pixel / 255 by which a byte becomes what the network expects."""
     if image.is_quantised:
         # scale * (byte - zero byte); LiteRT is given a picture's bytes, less 128 if signed.
         channels, scale = image.shape[-1], image.scale[0]
         if not scale > 0:
             raise CheckpointError(f"input {image.name}: a scale of {scale}")
+        mean = image.zero_byte / 255 + chain.shift / (255 * scale)
+        std = 1 / (255 * scale * chain.factor)
         return {
-            "mean": (image.zero_byte / 255,) * channels,
-            "std": (_undo_rounding(1 / (255 * scale)),) * channels,
+            name: tuple(_undo_rounding(float(one)) for one in np.broadcast_to(values, channels))
+            for name, values in (("mean", mean), ("std", std))
         }
-    stated = file.normalisation()
-    if stated is None:
+    found = chain.file.normalisation()
+    if found is None:
         return {}
-    names = ("mean", "std")
     return {
         name: tuple(value / 255 for value in values) * (image.shape[-1] if len(values) == 1 else 1)
-        for name, values in zip(names, stated, strict=True)
+        for name, values in zip(("mean", "std"), found, strict=True)
     }
 
 

@@ -7,9 +7,12 @@ Support, ``metadata_schema.fbs``, version 1.
 from __future__ import annotations
 
 import io
+import json
 import math
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -42,6 +45,7 @@ OPERATORS = {
     34: "PAD",
     39: "TRANSPOSE",
     40: "MEAN",
+    41: "SUB",
     43: "SQUEEZE",
     114: "QUANTIZE",
 }
@@ -56,7 +60,8 @@ _DTYPES: dict[int, np.dtype[Any]] = {
     INT8: np.dtype("i1"),
 }
 _MAX_RANK = 6
-_MAX_LABELS_BYTES = 4 * 1024**2
+_MAX_ATTACHED_BYTES = 4 * 1024**2
+_DESCRIPTION = "lucid.json"
 _NORMALIZATION = 1  # of ProcessUnitOptions
 
 
@@ -193,27 +198,35 @@ class LiteRTFile:
 
     def labels(self) -> tuple[str, ...]:
         """The lines of the one text file that is packed behind the network, if there is one."""
-        if not zipfile.is_zipfile(io.BytesIO(self._content)):
+        names = [name for name in self._attached if name.endswith(".txt")]
+        if len(names) != 1 or self._attached[names[0]] > _MAX_ATTACHED_BYTES:
             return ()
+        return tuple(self._read_attached(names[0]).decode(errors="replace").splitlines())
+
+    @cached_property
+    def description(self) -> dict[str, Any]:
+        """What lucid said of a network that it exported; empty if another program did."""
+        if self._attached.get(_DESCRIPTION, _MAX_ATTACHED_BYTES + 1) > _MAX_ATTACHED_BYTES:
+            return {}
         try:
-            with zipfile.ZipFile(io.BytesIO(self._content)) as archive:
-                names = [name for name in archive.namelist() if name.endswith(".txt")]
-                if len(names) != 1 or archive.getinfo(names[0]).file_size > _MAX_LABELS_BYTES:
-                    return ()
-                with archive.open(names[0]) as file:
-                    text = file.read(_MAX_LABELS_BYTES)
-        except (
-            zipfile.BadZipFile,
-            zlib.error,
-            OSError,
-            EOFError,
-            RuntimeError,
-            ValueError,
-        ) as error:
+            found = json.loads(self._read_attached(_DESCRIPTION))
+        except (ValueError, RecursionError) as error:
             raise CheckpointError(
-                f"the labels packed in the file can't be read ({error})"
+                f"{_DESCRIPTION} packed in the file is no JSON ({error})"
             ) from error
-        return tuple(text.decode(errors="replace").splitlines())
+        return found if isinstance(found, dict) else {}
+
+    @cached_property
+    def _attached(self) -> dict[str, int]:
+        """The size of each file that is packed behind the network."""
+        if not zipfile.is_zipfile(io.BytesIO(self._content)):
+            return {}
+        with _unpacking(self._content) as archive:
+            return {entry.filename: entry.file_size for entry in archive.infolist()}
+
+    def _read_attached(self, name: str) -> bytes:
+        with _unpacking(self._content) as archive, archive.open(name) as file:
+            return file.read(_MAX_ATTACHED_BYTES)
 
     @cached_property
     def _dequantised(self) -> dict[int, int]:
@@ -266,6 +279,22 @@ class LiteRTFile:
                 )
             )
         return tuple(operators)
+
+
+@contextmanager
+def _unpacking(content: bytes) -> Iterator[zipfile.ZipFile]:
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            yield archive
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        OSError,
+        EOFError,
+        RuntimeError,
+        ValueError,
+    ) as error:
+        raise CheckpointError(f"what is packed in the file can't be read ({error})") from error
 
 
 def _read_tensor(table: Table) -> Tensor:

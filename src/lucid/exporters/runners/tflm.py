@@ -42,7 +42,7 @@ def open_interpreter(content: bytes) -> Any:
     Raises:
         MissingDependencyError: tflite-micro is not installed.
     """
-    runtime = require("tflite_micro.runtime", extra="litert")
+    runtime = require("tflite_micro", extra="litert").runtime
     return runtime.Interpreter.from_bytes(content, arena_size=_LARGEST_ARENA)
 
 
