@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +93,20 @@ def test_timm_without_classifier(tmp_path: Path) -> None:
     with torch.no_grad():
         found = load(checkpoint).features(images)["conv7"]
         assert difference(found, reference.forward_features(images)) < 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16], ids=str)
+def test_other_dtypes(dtype: torch.dtype, tmp_path: Path) -> None:
+    """Read as torch reads them, without torch."""
+    state = MobileNet(0.1, 3).to(dtype).state_dict()
+    save_file(state, tmp_path / "w.safetensors")
+    tensors = import_weights(tmp_path / "w.safetensors").tensors
+    for name, tensor in state.items():
+        np.testing.assert_array_equal(tensors[name], tensor.float().numpy(), err_msg=name)
+    state["fc.weight"] = torch.zeros(3, 102, dtype=torch.float8_e5m2)
+    save_file(state, tmp_path / "w.safetensors")
+    with pytest.raises(CheckpointError, match=r"tensor fc\.weight: expected plain numbers, .*F8"):
+        import_weights(tmp_path / "w.safetensors")
 
 
 @pytest.mark.parametrize("width", [1.0, 0.5])
@@ -258,6 +274,30 @@ class TestRefusals:
     def test_folder_without_weights(self, tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match="holds none of"):
             import_weights(tmp_path)
+
+
+def test_pytorch_is_loaded_only_where_it_is_needed(tmp_path: Path) -> None:
+    """It takes seconds, and most files can be refused or read without."""
+    state = MobileNet(0.1, 3).state_dict()
+    save_file(state, tmp_path / "model.safetensors")
+    del state["fc.bias"]
+    save_file(state, tmp_path / "lacking.safetensors")
+    (tmp_path / "none.tflite").write_bytes(b"no network")
+    code = f"""
+import sys
+from lucid.errors import CheckpointError
+from lucid.importers import import_weights
+import_weights({str(tmp_path / "model.safetensors")!r})
+for name in ("lacking.safetensors", "none.tflite"):
+    try:
+        import_weights({str(tmp_path)!r} + "/" + name)
+    except CheckpointError:
+        pass
+    else:
+        sys.exit(f"{{name}} is not refused")
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 json_values = st.recursive(

@@ -60,7 +60,7 @@ NEEDS_TORCH = (
     "lucid.data.colour",
     "lucid.data.contact_sheet",
     "lucid.data.loader",
-    "lucid.importers",
+    "lucid.importers.statistics",
     "lucid.models",
     "lucid.nn",
     "lucid.training",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from lucid import nn  # noqa: F401  # first: it says what to install when torch is missing
 from lucid.importers.labels import BACKGROUND
 from lucid.importers.sources import Source, find_source
 from lucid.importers.weights import import_weights

@@ -10,18 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
 from lucid import nn
 from lucid.architecture import Convolution, MobileNetArguments, convolutions
 from lucid.importers.parts import Array, BatchNorm, ConvolutionPart
 
 import torch  # isort: skip
 from torch.nn import functional  # isort: skip
-
-GENERATED_IMAGES = 16
-_MAX_GENERATED_SIDE = 256  # statistics hardly depend on the size
 
 
 def batch_norms(
@@ -46,32 +40,6 @@ def batch_norms(
             found.append(norm)
             x = activation(_apply(norm, x))
     return found
-
-
-def generated_images(channels: int, side: int) -> NDArray[np.uint8]:
-    """Pictures that show nothing but have the statistics of photos, (N, S, S, channels).
-
-    Amplitudes fall with the frequency (Field 1987, doi:10.1364/JOSAA.4.002379), contrast and
-    brightness vary. The same every time.
-    """
-    generator = np.random.default_rng(0)
-    side = min(side, _MAX_GENERATED_SIDE)
-    count = count_images(GENERATED_IMAGES, side)
-    frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None, :])
-    frequency[0, 0] = np.inf  # brightness is added below
-    noise = generator.standard_normal((count, channels, side, side))
-    noise = np.fft.irfft2(np.fft.rfft2(noise) / frequency, s=(side, side))
-    noise += 3 * noise.mean(axis=1, keepdims=True)  # a photo's channels vary together
-    noise /= np.maximum(noise.std(axis=(1, 2, 3), keepdims=True), 1e-9)
-    contrast = generator.uniform(30, 80, (count, 1, 1, 1))
-    brightness = generator.uniform(80, 160, (count, 1, 1, 1))
-    pixels = np.clip(noise * contrast + brightness, 0, 255).round().astype(np.uint8)
-    return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
-
-
-def count_images(most: int, side: int) -> int:
-    """How many images of this side go through a network at once: ``most``, fewer above 224."""
-    return max(2, min(most, most * 224**2 // side**2))
 
 
 def _convolve(

@@ -1,4 +1,7 @@
-"""Reading the tensors of PyTorch files and of safetensors files; no code of theirs is run."""
+"""Reading the tensors of PyTorch files and of safetensors files; no code of theirs is run.
+
+Only PyTorch's own files need PyTorch, which takes seconds to load.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +10,31 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from safetensors import SafetensorError
+import numpy as np
+from safetensors import SafetensorError, deserialize
 
 from lucid import checkpoint
-from lucid.errors import CheckpointError
+from lucid.errors import CheckpointError, require
 from lucid.importers.parts import Array
 from lucid.network import file as network
-
-import torch  # isort: skip
-import safetensors.torch  # isort: skip
 
 # Where training scripts put the weights beside the state of the optimizer and the like.
 _KEYS = ("state_dict", "model_state_dict", "model", "state_dict_ema", "model_ema")
 _PREFIX = "module."  # of torch.nn.parallel
+
+# By safetensors' codes.
+_DTYPES = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "I64": "<i8",
+    "I32": "<i4",
+    "I16": "<i2",
+    "I8": "i1",
+    "U8": "u1",
+    "BOOL": "?",
+}
+_BFLOAT16 = "BF16"  # the upper half of a float32
 
 
 def is_of_lucid(content: bytes) -> bool:
@@ -35,12 +50,24 @@ def read_safetensors(content: bytes) -> dict[str, Array]:
     """The tensors of a .safetensors file by name, as float32.
 
     Raises:
-        CheckpointError: the file is damaged.
+        CheckpointError: the file is damaged, or holds other than plain numbers.
     """
     try:
-        return _to_arrays(safetensors.torch.load(content))
-    except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        entries = deserialize(content)
+    except (SafetensorError, ValueError) as error:
         raise CheckpointError(f"no whole safetensors file ({error}); copy it again") from error
+    return _without_prefix({name: _from_bytes(name, **entry) for name, entry in entries})
+
+
+def _from_bytes(name: str, dtype: str, shape: list[int], data: bytearray) -> Array:
+    if dtype == _BFLOAT16:
+        values = (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
+    elif dtype in _DTYPES:
+        with np.errstate(over="ignore"):  # what is infinite is refused later, by name
+            values = np.frombuffer(data, _DTYPES[dtype]).astype(np.float32)
+    else:
+        raise CheckpointError(f"tensor {name}: expected plain numbers, found {dtype}")
+    return values.reshape(shape)
 
 
 def read_pickle(content: bytes) -> dict[str, Array]:
@@ -49,7 +76,9 @@ def read_pickle(content: bytes) -> dict[str, Array]:
     Raises:
         CheckpointError: the file is damaged, holds more than tensors and plain values, or no
             state dict.
+        MissingDependencyError: PyTorch is not installed.
     """
+    torch: Any = require("torch", extra="train")
     try:
         loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # whatever the unpickler stumbles on
@@ -66,17 +95,17 @@ def read_pickle(content: bytes) -> dict[str, Array]:
             break
     if not isinstance(loaded, Mapping):
         raise CheckpointError(f"expected a state dict, found {type(loaded).__name__}")
-    return _to_arrays(loaded)
-
-
-def _to_arrays(tensors: Mapping[Any, Any]) -> dict[str, Array]:
     arrays = {}
-    for name, tensor in tensors.items():
+    for name, tensor in loaded.items():
         if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
             raise CheckpointError(f"expected tensors only, found {name!r:.80}, a {type(tensor)}")
         if tensor.layout != torch.strided or tensor.is_complex() or tensor.is_quantized:
             raise CheckpointError(f"tensor {name}: expected plain numbers, found {tensor.dtype}")
         arrays[name] = tensor.detach().float().contiguous().numpy()
+    return _without_prefix(arrays)
+
+
+def _without_prefix(arrays: dict[str, Array]) -> dict[str, Array]:
     if arrays and all(name.startswith(_PREFIX) for name in arrays):
         arrays = {name.removeprefix(_PREFIX): array for name, array in arrays.items()}
     return arrays

@@ -17,7 +17,7 @@ from lucid.files import open_file
 from lucid.images import Preprocessing, normalise
 from lucid.importers import litert_file
 from lucid.importers.assembly import dense_stem, find_arguments, to_tensors
-from lucid.importers.calibration import calibration_images
+from lucid.importers.calibration import calibration_images, generated_images
 from lucid.importers.folders import read_folder
 from lucid.importers.keras import read_keras
 from lucid.importers.keras_files import HDF5, is_keras_archive
@@ -26,7 +26,6 @@ from lucid.importers.litert import read_litert
 from lucid.importers.parts import BatchNorm, Found
 from lucid.importers.sources import find_source
 from lucid.importers.state_dicts import read_state_dict
-from lucid.importers.statistics import batch_norms, generated_images
 from lucid.importers.tf_slim import GZIP, find_litert
 from lucid.importers.torch_files import is_of_lucid, read_pickle, read_safetensors
 
@@ -69,7 +68,8 @@ def import_weights(
         DownloadError: a model of that name can't be fetched; a CheckpointError.
         ConfigError: an argument is out of range.
         DataError: no picture in ``calibrate`` can be read.
-        MissingDependencyError: the source needs a package of the extra ``import``.
+        MissingDependencyError: the source needs a package of the extra ``import``, or PyTorch:
+            so do its own files and networks whose batch norms are folded.
     """
     names = read_labels(labels) if isinstance(labels, str | Path) else tuple(labels or ())
     options: dict[str, Any] = {
@@ -176,6 +176,9 @@ def _batch_norms(
     norms = [part.norm for part in parts if isinstance(part.norm, BatchNorm)]
     if len(norms) == len(parts):
         return norms, "source"
+    # Now that it is known to be a MobileNet: this loads PyTorch, which takes seconds.
+    from lucid.importers.statistics import batch_norms
+
     if calibrate is None:
         pixels = generated_images(preprocessing.channels, preprocessing.resolution)
         origin = f"{len(pixels)} generated images"
