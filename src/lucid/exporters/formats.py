@@ -209,6 +209,22 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
                 "activations in another way.",
             },
         ),
+        "ncnn": Format(
+            title="ncnn",
+            suffix=".param",
+            extra="ncnn",
+            packages=(),
+            module="ncnn",
+            runtimes=(Runtime("ncnn", "ncnn", ("ncnn",)),),
+            images="RGB pixels 0 to 255, as ncnn::Mat::from_pixels gives",
+            precisions=("float32", "float16"),
+            keeps="a .json beside it",
+            remarks={
+                "float32": "ncnn computes in float16 where the device can, unless "
+                "opt.use_fp16_packed, use_fp16_storage and use_fp16_arithmetic are off.",
+                "float16": "Weights are stored as float16.",
+            },
+        ),
     }
 )
 

@@ -11,6 +11,7 @@ import numpy as np
 from lucid.benchmark.peers import Runner, Task
 from lucid.errors import require
 from lucid.exporters.ncnn import to_ncnn
+from lucid.exporters.runners.ncnn import open_net
 from lucid.images import Pixels, normalise
 
 __all__ = ["prepare"]
@@ -22,17 +23,12 @@ def prepare(task: Task) -> Runner:
     precision = task.candidate.precision
     work = task.workload
     ranges = work.ranges if precision == "int8" else None
-    net = ncnn.Net()
-    net.opt.num_threads = task.candidate.threads
-    net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
-    net.opt.use_bf16_storage = precision == "bfloat16"
     param, weights = to_ncnn(work.network, size=work.size, ranges=ranges)
     with tempfile.TemporaryDirectory() as folder:
-        paths = Path(folder, "network.param"), Path(folder, "network.bin")
-        paths[0].write_text(param)
-        paths[1].write_bytes(weights)
-        if net.load_param(str(paths[0])) or net.load_model(str(paths[1])):
-            raise RuntimeError("ncnn does not take the files")
+        path = Path(folder, "network.param")
+        path.write_text(param)
+        path.with_suffix(".bin").write_bytes(weights)
+        net = open_net(path, task.candidate.threads, use_bf16_storage=precision == "bfloat16")
 
     def take(pixels: Pixels) -> Any:
         return [
