@@ -86,6 +86,17 @@ static int is_whole(const uint8_t *memory, int bytes) {
   return 1;
 }
 
+/* Whether the bytes are equal; says where they are not. */
+static int are_equal(const uint8_t *found, const uint8_t *right, int bytes) {
+  int k;
+  for (k = 0; k < bytes; ++k) {
+    if (found[k] == right[k]) continue;
+    printf("byte %d is %d, not %d: ", k, found[k], right[k]);
+    return 0;
+  }
+  return 1;
+}
+
 static void report(const char *kernel, int same, const lucid_layer *layer, int count, int bytes) {
   if (same) return;
   ++failures;
@@ -135,7 +146,7 @@ static void test_stem(void) {
   lucid_stem_row(&layer, rows, outside, seen[1] + GUARD, seen[0] + GUARD);
   layer.bias = bias[1];
   portable_stem_row(&layer, rows, outside, NULL, expected[0]);
-  report("stem", memcmp(seen[0] + GUARD, expected[0], (size_t)bytes) == 0, &layer, 1, bytes);
+  report("stem", are_equal(seen[0] + GUARD, expected[0], bytes), &layer, 1, bytes);
   report("stem, memory", is_whole(seen[0], bytes) && is_whole(seen[1], work), &layer, 1, bytes);
 }
 
@@ -178,7 +189,7 @@ static void test_pair(void) {
   lucid_pointwise(&pointwise, seen[0] + GUARD, pixels, seen[1] + GUARD, seen[2] + GUARD);
   pointwise.bias = bias[1];
   portable_pointwise(&pointwise, expected[0], pixels, NULL, expected[1]);
-  report("pair", memcmp(seen[2] + GUARD, expected[1], (size_t)bytes) == 0, &pointwise, count,
+  report("pair", are_equal(seen[2] + GUARD, expected[1], bytes), &pointwise, count,
          bytes);
   report("pointwise, memory", is_whole(seen[1], work) && is_whole(seen[2], bytes), &pointwise,
          count, work);
@@ -195,7 +206,7 @@ static void test_end(void) {
   reset(seen[0], channels);
   lucid_pool(&pool, input, seen[0] + GUARD);
   portable_pool(&pool, input, expected[0]);
-  report("pool", memcmp(seen[0] + GUARD, expected[0], (size_t)channels) == 0, &pool, 1, channels);
+  report("pool", are_equal(seen[0] + GUARD, expected[0], channels), &pool, 1, channels);
   report("pool, memory", is_whole(seen[0], channels), &pool, 1, channels);
 
   dense = pool;

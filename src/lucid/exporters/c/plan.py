@@ -222,7 +222,7 @@ def _stage(head: SizedLayer, count: int) -> Stage:
         pixels = count * head.output_shape[2]
         channels = head.in_channels
         between = max(2 * _up(pixels, 3) * _up(channels, 4), pixels * channels + 16)
-        columns = max(32 * (head.width + 8), min(64 * (head.width + 2), 1024))
+        columns = max(32 * (head.width + 8), min(64 * (head.width + 10), 1024))
         work = max(columns, 4 * _up(channels, 4))
     else:
         between = head.out_channels

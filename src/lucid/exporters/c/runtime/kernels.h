@@ -40,15 +40,28 @@
 
 /* Which kernels an instruction set has of its own; kernels_portable.c has the others. */
 #define LUCID_ROUND_UP(value, multiple) (((value) + (multiple)-1) / (multiple) * (multiple))
-#ifdef LUCID_DSP
+#define LUCID_AT_MOST(value, most) ((value) < (most) ? (value) : (most))
+#define LUCID_AT_LEAST(value, least) ((value) > (least) ? (value) : (least))
+#if defined(LUCID_MVE)
+#define LUCID_HAS_STEM
+#define LUCID_HAS_DEPTHWISE
+#define LUCID_HAS_POINTWISE
+#define LUCID_STEM_OFFSET 128
+#define LUCID_DEPTHWISE_OFFSET 128
+#define LUCID_POINTWISE_OFFSET 128
+#define LUCID_BETWEEN_BYTES(pixels, channels) ((pixels) * (channels) + 16)
+#define LUCID_STEM_WORK_BYTES(out_width, in_channels) \
+  (LUCID_AT_MOST(out_width, 36) * 9 * (in_channels) + 16)
+#define LUCID_DEPTHWISE_WORK_BYTES(in_width) \
+  LUCID_AT_LEAST(32 * ((in_width) + 8), LUCID_AT_MOST(64 * ((in_width) + 10), 1024))
+#elif defined(LUCID_DSP)
 #define LUCID_HAS_STEM
 #define LUCID_HAS_DEPTHWISE
 #define LUCID_HAS_POINTWISE
 #define LUCID_BETWEEN_BYTES(pixels, channels) \
   (2 * LUCID_ROUND_UP(pixels, 3) * LUCID_ROUND_UP(channels, 4))
-#define LUCID_STEM_WORK_BYTES(out_width, in_channels)                                  \
-  ((2 * ((out_width) < 36 ? LUCID_ROUND_UP(out_width, 3) : 36) + 4) *                  \
-   LUCID_ROUND_UP(9 * (in_channels), 4))
+#define LUCID_STEM_WORK_BYTES(out_width, in_channels) \
+  ((2 * LUCID_AT_MOST(LUCID_ROUND_UP(out_width, 3), 36) + 4) * LUCID_ROUND_UP(9 * (in_channels), 4))
 #define LUCID_DEPTHWISE_WORK_BYTES(in_width) (32 * ((in_width) + 8))
 #define LUCID_POINTWISE_WORK_BYTES(in_channels) (4 * LUCID_ROUND_UP(in_channels, 4))
 #endif
