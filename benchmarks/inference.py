@@ -36,7 +36,7 @@ from lucid.benchmark.samples import photo_like, settled_network
 from lucid.checkpoint import read_checkpoint, read_header
 from lucid.data.sources import open_data
 from lucid.engine import Engine
-from lucid.exporters.onnx import export_onnx
+from lucid.exporters.onnx import to_onnx
 from lucid.images import Pixels, load
 from lucid.lowering import lower
 from lucid.network import FloatNetwork, sized_layers, totals, write_network
@@ -267,7 +267,7 @@ def measure_start(settings: Settings) -> tuple[dict[str, Any], list[str]]:
             "onnxruntime": Path(folder, "network.onnx"),
         }
         write_network(files["lucid"], int8)
-        export_onnx(files["onnxruntime"], int8)
+        files["onnxruntime"].write_bytes(to_onnx(int8))
         image = Path(folder, "image.npy")
         np.save(image, pictures[0])
         for _ in range(settings.rounds):
@@ -309,7 +309,7 @@ def measure_folder(settings: Settings) -> tuple[dict[str, Any], list[str]]:
         paths = photo_files(settings, Path(folder))
         engine = Engine(int8)
         model = Path(folder, "network.onnx")
-        export_onnx(model, network)
+        model.write_bytes(to_onnx(network))
         programs: dict[str, Callable[[], object]] = {
             "lucid": lambda: engine.predict(paths),
             "only decoding, as lucid does": lambda: decode(paths, network),

@@ -23,8 +23,8 @@ from test_imports import run_without_extras
 from lucid import reference
 from lucid.architecture import MobileNetArguments
 from lucid.benchmark.samples import photo_like, settled_network
-from lucid.errors import ConfigError, OutputError
-from lucid.exporters.onnx import OPSET, export_onnx, to_onnx
+from lucid.errors import ConfigError
+from lucid.exporters.onnx import OPSET, to_onnx
 from lucid.images import Pixels, normalise
 from lucid.network import FloatNetwork, Int8Network
 from lucid.quantization import measure_ranges, quantise
@@ -172,14 +172,6 @@ def test_any_batch() -> None:
     whole = run(model, pixels)
     single = np.concatenate([run(model, one[None]) for one in pixels])
     np.testing.assert_allclose(whole, single, rtol=0, atol=1e-4)
-
-
-def test_a_file_is_written_whole_and_always_the_same(tmp_path: Path) -> None:
-    network = settled()
-    export_onnx(tmp_path / "network.onnx", network)
-    assert (tmp_path / "network.onnx").read_bytes() == to_onnx(network)
-    with pytest.raises(OutputError, match="can't write here"):
-        export_onnx(tmp_path / "absent" / "network.onnx", network)
 
 
 def test_wrong_arguments() -> None:

@@ -29,6 +29,14 @@ __all__ = ["coremltools", "to_files"]
 _SPECIFICATION = "com.apple.CoreML/model.mlmodel"
 _WEIGHTS = "com.apple.CoreML/weights"
 
+# Of coremltools' passes over the program; it is folded already, the others find nothing.
+_TO_HALF = [
+    "common::add_fp16_cast",
+    "common::cast_optimization",
+    "common::const_elimination",
+    "common::dead_code_elimination",
+]
+
 
 def to_files(
     network: FloatNetwork | Int8Network, precision: Precision, size: tuple[int, int]
@@ -42,6 +50,7 @@ def to_files(
         MissingDependencyError: coremltools is not installed.
     """
     ct = coremltools()
+    half = precision == "float16"
     with _quietly():
         builder = _Builder(ct, network, size)
         model = ct.convert(
@@ -52,9 +61,8 @@ def to_files(
             classifier_config=ct.ClassifierConfig(
                 list(network.class_names), predicted_probabilities_output="probabilities"
             ),
-            compute_precision=getattr(
-                ct.precision, "FLOAT16" if precision == "float16" else "FLOAT32"
-            ),
+            compute_precision=ct.precision.FLOAT16 if half else ct.precision.FLOAT32,
+            pass_pipeline=ct.PassPipeline(_TO_HALF if half else [], "lucid"),
             minimum_deployment_target=builder.target,
             skip_model_load=True,
         )

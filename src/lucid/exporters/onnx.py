@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -25,7 +24,6 @@ from lucid.errors import require
 from lucid.exporters.formats import Files, Precision
 from lucid.exporters.halves import to_half
 from lucid.exporters.metadata import describe
-from lucid.files import write_bytes
 from lucid.images import MAX_RESOLUTION
 from lucid.network import (
     FloatLayer,
@@ -38,7 +36,7 @@ from lucid.network import (
 )
 from lucid.quantization import normalisation_folded
 
-__all__ = ["INPUTS", "OPSET", "Input", "export_onnx", "to_files", "to_onnx"]
+__all__ = ["INPUTS", "OPSET", "Input", "to_files", "to_onnx"]
 
 Array = NDArray[Any]
 Input = Literal["uint8", "float32", "normalised"]
@@ -57,25 +55,6 @@ def to_files(
 ) -> Files:
     """The file that takes the image's bytes, for ``lucid.exporters.export``."""
     return {".onnx": to_onnx(network, size=size, half=precision == "float16")}
-
-
-def export_onnx(
-    path: str | Path,
-    network: FloatNetwork | Int8Network,
-    *,
-    images: Input = "uint8",
-    size: tuple[int, int] | None = None,
-) -> None:
-    """Write a network as an ONNX file, whole or not at all; the same network gives the same bytes.
-
-    Args:
-        path: usually ends in ``.onnx``.
-        network: arguments are as in ``to_onnx``.
-    Raises:
-        OutputError: the folder is missing, read-only or full.
-        ConfigError, MissingDependencyError: as ``to_onnx``.
-    """
-    write_bytes(path, to_onnx(network, images=images, size=size))
 
 
 def to_onnx(

@@ -5,7 +5,7 @@ What is allowed, of the largest difference of a logit:
 - float32: 1e-4, or a hundred-thousandth of the range of all logits where that is more; compared
   with the reference in float64, so that all of the difference is the runtime's.
 - float16: 2% of the range.
-- int8: none where the runtime's arithmetic is defined as the reference's; else 5% of the range,
+- int8: none where the runtime's arithmetic is defined as the reference's; else 10% of the range,
   since one byte rounded otherwise moves many logits a little.
 
 And at least 99.5% of the images get the reference's class; of less than 200, all but one.
@@ -35,7 +35,7 @@ __all__ = ["LEAST_AGREEMENT", "Examples", "Verification", "examples", "sample_pi
 
 LEAST_AGREEMENT = 0.995
 _ABSOLUTE = {"float32": 1e-4, "float16": 0.0, "int8": 0.0}
-_OF_RANGE = {"float32": 1e-5, "float16": 0.02, "int8": 0.05}
+_OF_RANGE = {"float32": 1e-5, "float16": 0.02, "int8": 0.1}
 
 _PICTURES = 16
 _BATCH = 16
@@ -66,8 +66,8 @@ class Examples:
 
     @property
     def range(self) -> float:
-        """From the smallest to the largest logit."""
-        return float(self.logits.max() - self.logits.min())
+        """From the smallest to the largest logit, 0 among them."""
+        return float(self.logits.max(initial=0) - self.logits.min(initial=0))
 
 
 @dataclass(frozen=True)
