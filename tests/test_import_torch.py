@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -233,7 +234,12 @@ class TestRefusals:
             def __reduce__(self) -> Any:
                 return os.mkdir, (str(tmp_path / "was run"),)
 
-        self.refused({"conv1.conv.weight": Harmful()}, tmp_path, "nothing but weights")
+        content = {"conv1.conv.weight": Harmful()}
+        self.refused(content, tmp_path, r"nothing but weights, .* \(it calls posix\.mkdir\)")
+        for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
+            (tmp_path / "bare.pth").write_bytes(pickle.dumps(content, protocol))
+            with pytest.raises(CheckpointError, match="nothing but weights"):
+                import_weights(tmp_path / "bare.pth")
         assert not (tmp_path / "was run").exists()
 
     def test_a_whole_module(self, tmp_path: Path) -> None:

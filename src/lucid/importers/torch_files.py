@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +22,9 @@ from lucid.network import file as network
 
 # Where training scripts put the weights beside the state of the optimizer and the like.
 _KEYS = ("state_dict", "model_state_dict", "model", "state_dict_ema", "model_ema")
+# What a pickle wants to call, in what torch says of it.
+_CALLED = re.compile(r"GLOBAL ([\w.]+)")
+
 _PREFIX = "module."  # of torch.nn.parallel
 
 # By safetensors' codes.
@@ -80,11 +85,14 @@ def read_pickle(content: bytes) -> dict[str, Array]:
     """
     torch: Any = require("torch", extra="train")
     try:
-        loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of other versions of pickle
+            loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # whatever the unpickler stumbles on
         reason = str(error).strip().split("\n")[0][:200]
         # Torch's own advice, to load it all the same, is no advice for a stranger's file.
         why = "" if reason.startswith("Weights only") else f" ({reason})"
+        if called := _CALLED.search(str(error)):
+            why = f" (it calls {called[1]:.80})"
         raise CheckpointError(
             f"not a PyTorch file of nothing but weights, so it isn't opened{why}; "
             "save model.state_dict()"
