@@ -71,7 +71,13 @@ def _model(openvino: Any, network: FloatNetwork | Int8Network, size: tuple[int, 
     else:
         x = _add_int8(ops, network, x, size)
     x.output(0).get_tensor().set_names({"logits"})
-    return openvino.Model([x], [images], "MobileNet")
+    model = openvino.Model([x], [images], "MobileNet")
+    # OpenVINO counts on from the models before; the same network shall give the same bytes.
+    named = {"images", "logits", *(layer.name for layer in network.layers)}
+    for number, operation in enumerate(model.get_ordered_ops()):
+        if operation.get_friendly_name() not in named:
+            operation.set_friendly_name(f"{operation.get_type_name()}_{number}")
+    return model
 
 
 def _add_float(ops: Any, network: FloatNetwork, x: Any, size: tuple[int, int]) -> Any:
