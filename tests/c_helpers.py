@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import subprocess
 from collections.abc import Sequence
 from importlib.resources import files
@@ -161,7 +162,9 @@ class Device:
         found = np.zeros(self.network.layers[-1].out_channels, np.float32)
         image = np.ascontiguousarray(image)
         plan = ctypes.byref(self.structure)
-        run = _Run(memory.ctypes.data + GUARD, rows.ctypes.data, 0 if by_rows else image.ctypes.data)
+        run = _Run(
+            memory.ctypes.data + GUARD, rows.ctypes.data, 0 if by_rows else image.ctypes.data
+        )
         self.library.lucid_run_begin(plan, ctypes.byref(run))
         if by_rows:
             for y, row in enumerate(image):
@@ -172,26 +175,35 @@ class Device:
                 assert left == len(image) - 1 - y
         else:
             self.library.lucid_run_image(plan, ctypes.byref(run))
-        self.library.lucid_run_finish(
-            plan, ctypes.byref(run), ctypes.c_void_p(found.ctypes.data)
-        )
+        self.library.lucid_run_finish(plan, ctypes.byref(run), ctypes.c_void_p(found.ctypes.data))
         assert (memory[:GUARD] == 0xA5).all(), "wrote before its memory"
         assert (memory[-GUARD:] == 0xA5).all(), "wrote behind its memory"
         assert rows[-1] == 0xA5A5, "wrote behind its counters"
         return found
 
 
-def max_stack(reports: Sequence[Path], calls: dict[str, Sequence[str]], root: str) -> int:
-    """Bytes of the deepest chain of calls, from what -fstack-usage wrote."""
+def deepest_stack(graphs: Sequence[Path], root: str) -> int:
+    """Bytes of the deepest chain of calls from a function, from gcc's -fcallgraph-info=su.
+
+    Fails where a function's frame is not known, or where one calls itself by whatever way.
+    """
     frames: dict[str, int] = {}
-    for report in reports:
-        for line in report.read_text().splitlines():
-            where, size, kind = line.split("\t")
-            assert kind in ("static", "dynamic,bounded"), line
-            name = where.rsplit(":", 1)[1].split(".")[0]
-            frames[name] = max(frames.get(name, 0), int(size))
+    calls: dict[str, set[str]] = {}
+    text = "".join(path.read_text() for path in graphs)
+    for title, label in re.findall(r'^node: { title: "([^"]*)" label: "([^"]*)"', text, re.M):
+        if size := re.search(r"(\d+) bytes \((static|dynamic,bounded)\)$", label):
+            frames[title] = int(size[1])
+        else:
+            assert "bytes (" not in label, label
+    for source, target in re.findall(
+        r'^edge: { sourcename: "([^"]*)" targetname: "([^"]*)"', text, re.M
+    ):
+        calls.setdefault(source, set()).add(target)
 
-    def deepest(name: str) -> int:
-        return frames.get(name, 0) + max((deepest(each) for each in calls.get(name, ())), default=0)
+    def deepest(name: str, above: tuple[str, ...]) -> int:
+        assert name not in above, f"{name} calls itself"
+        inner = (deepest(each, (*above, name)) for each in calls.get(name, ()))
+        return frames.get(name, 0) + max(inner, default=0)
 
-    return deepest(root)
+    assert root in frames, f"no {root} in {graphs}"
+    return deepest(root, ())

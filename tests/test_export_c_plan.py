@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -40,7 +39,9 @@ def test_visual_wake_words_fits() -> None:
     assert export.plan.image_bytes == 27_648
     assert export.image_ram_bytes <= 48 * 1024
     assert export.row_ram_bytes <= 24 * 1024
-    assert export.const_bytes == 208_112 + 2 * 10_952 + 4  # weights, biases, multipliers, the pool's
+    assert (
+        export.const_bytes == 208_112 + 2 * 10_952 + 4
+    )  # weights, biases, multipliers, the pool's
     assert max(export.plan.layer_bytes) == export.plan.layer_bytes[export.plan.peak]
     assert max(export.plan.layer_bytes) <= export.plan.memory
 

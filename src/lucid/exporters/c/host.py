@@ -71,7 +71,8 @@ def run(
         (folder / "verify.c").write_text(verifier(exported.prefix), "utf-8")
         (folder / "images.bin").write_bytes(pixels.tobytes())
         units = sorted(path.name for path in folder.glob(f"{exported.prefix}*.c"))
-        _call([*command, *_FLAGS, *units, "verify.c", "-o", "verify"], folder, "compile")
+        flags = [*_FLAGS, *command[1:]]  # those given win
+        _call([command[0], *flags, *units, "verify.c", "-o", "verify"], folder, "compile")
         program = [*runner, "verify"] if runner else [str(folder / "verify")]
         _call([*program, "images.bin", "logits.bin"], folder, "run")
         logits = np.fromfile(folder / "logits.bin", np.float32)

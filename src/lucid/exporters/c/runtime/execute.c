@@ -13,8 +13,8 @@ void lucid_profile(int layer);
 
 #define WINDOW 3
 
-/* The first layer of a stage, which has the window. */
-static int first_layer(int stage) { return stage == 0 ? 0 : 2 * stage - 1; }
+/* The number of the first layer of a stage, which has the window; of the pool. */
+static int head_of(int stage) { return stage == 0 ? 0 : 2 * stage - 1; }
 
 static size_t row_bytes(const lucid_layer *layer) {
   return (size_t)layer->in_width * layer->in_channels;
@@ -23,14 +23,14 @@ static size_t row_bytes(const lucid_layer *layer) {
 /* Row `row` of what a stage reads. */
 static uint8_t *row_in(const lucid_plan *plan, const lucid_run *run, int stage, int row) {
   const lucid_stage *place = &plan->stages[stage];
-  const lucid_layer *layer = &plan->layers[first_layer(stage)];
+  const lucid_layer *layer = &plan->layers[head_of(stage)];
   return run->memory + place->offset + (size_t)(row % place->kept) * row_bytes(layer);
 }
 
 /* Computes rows y to y + count - 1 of what a stage gives; there they lie one behind the other. */
 static void compute_rows(const lucid_plan *plan, const lucid_run *run, int stage, int y,
                          int count) {
-  const int index = first_layer(stage);
+  const int index = head_of(stage);
   const lucid_layer *layer = &plan->layers[index];
   void *const work = run->memory + plan->stages[stage].work;
   void *const between = run->memory + plan->stages[stage].between;
@@ -62,7 +62,7 @@ static void compute_rows(const lucid_plan *plan, const lucid_run *run, int stage
 
 /* Whether the rows are there that the next row of a stage needs. */
 static int is_ready(const lucid_plan *plan, const lucid_run *run, int stage) {
-  const lucid_layer *layer = &plan->layers[first_layer(stage)];
+  const lucid_layer *layer = &plan->layers[head_of(stage)];
   const int y = run->rows[stage + 1];
   int last = y * layer->stride - layer->top + WINDOW - 1;
   if (last >= layer->in_height) last = layer->in_height - 1;
@@ -109,11 +109,11 @@ void lucid_run_image(const lucid_plan *plan, const lucid_run *run) {
 }
 
 void lucid_run_finish(const lucid_plan *plan, const lucid_run *run, float *logits) {
-  const int pool = first_layer(plan->count);
+  const int pool = head_of(plan->count);
   uint8_t *means = run->memory + plan->stages[plan->count].between;
   int stage, y;
   for (stage = plan->streamed; stage < plan->count; ++stage) {
-    const int height = plan->layers[first_layer(stage)].out_height;
+    const int height = plan->layers[head_of(stage)].out_height;
     const int count = plan->stages[stage].count;
     for (y = 0; y < height; y += count) {
       compute_rows(plan, run, stage, y, height - y < count ? height - y : count);

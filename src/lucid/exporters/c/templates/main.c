@@ -28,7 +28,7 @@ int main(void) {
          (int)(values[best] * 1000.0f) % 10);
   printf("logits %s those of the reference\n", equal ? "equal" : "DIFFER FROM");
 #ifdef MODEL_PROFILE
-  print_profile();
+  print_ticks();
 #endif
   return equal ? 0 : 1;
 }

@@ -32,27 +32,27 @@ static uint32_t ticks(void) { return (uint32_t)clock(); }
 #define TICK_MASK 0xffffffffu
 #endif
 
-static uint64_t profile_ticks[MODEL_LAYERS];
-static uint32_t profile_begin;
-static int profile_layer;
+static uint64_t layer_ticks[MODEL_LAYERS];
+static uint32_t began;
+static int current;
 
 void model_profile(int layer);
 void model_profile(int layer) {
   const uint32_t now = ticks();
   if (layer < 0) {
-    profile_ticks[profile_layer] += (now - profile_begin) & TICK_MASK;
+    layer_ticks[current] += (now - began) & TICK_MASK;
   } else {
-    profile_layer = layer;
+    current = layer;
   }
-  profile_begin = ticks();
+  began = ticks();
 }
 
-static void print_profile(void) {
+static void print_ticks(void) {
   uint64_t total = 0;
   int k;
   for (k = 0; k < MODEL_LAYERS; ++k) {
-    total += profile_ticks[k];
-    printf("layer %d: %lu ticks\n", k, (unsigned long)profile_ticks[k]);
+    total += layer_ticks[k];
+    printf("layer %d: %lu ticks\n", k, (unsigned long)layer_ticks[k]);
   }
   printf("in all: %lu ticks\n", (unsigned long)total);
 }
