@@ -426,6 +426,15 @@ class TestCommand:
         assert sum(layer["peak"] for layer in found["layers"]) == 1
         assert "verified" not in found
 
+    def test_inspect_shows_the_same(self, file: Path, small: Int8Network) -> None:
+        plan = to_c(small).plan
+        found = json.loads(invoke("inspect", file, "--json").output)
+        assert [layer["bytes_in_c"] for layer in found["layers"]] == list(plan.layer_bytes)
+        peak = plan.layers[plan.peak].name
+        assert found["totals"]["peak_in_c"] == {"name": peak, "bytes": max(plan.layer_bytes)}
+        marked = [line for line in invoke("inspect", file).output.splitlines() if "peak" in line]
+        assert [line.split()[0] for line in marked if line.rstrip().endswith("peak")] == [peak]
+
     def test_float_checkpoint(self, tmp_path: Path) -> None:
         from network_helpers import described
 

@@ -14,6 +14,7 @@ from lucid.cli.terminal import console, printable
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from lucid.exporters.c.plan import Plan
     from lucid.network import SizedLayer
 
 _CLASSES_SHOWN = 10
@@ -30,7 +31,8 @@ def command(model: str, resolution: int | None, as_json: bool, **given: float | 
     of the input and the output of a layer for one image, in 4 bytes (float32) or 1 byte (uint8) a
     value. Parameters count batch norm's scale and shift, also where a network has them folded into
     its weights. Scales of an int8 network are what a step of its weights, smallest and largest of
-    the channels, and of its output stands for.
+    the channels, and of its output stands for; its KiB in C are the RAM in use while the layer runs
+    in lucid export --format c, which computes layers by rows.
     """
     from lucid.network import sized_layers
 
@@ -43,15 +45,16 @@ def command(model: str, resolution: int | None, as_json: bool, **given: float | 
     output = console()
     output.print(_description(chosen))
     output.print()
-    output.print(_layer_table(network, _scales(chosen)))
+    output.print(_layer_table(network, _scales(chosen), _plan(chosen)))
 
 
 def _to_json(model: str, chosen: Model, network: tuple[SizedLayer, ...]) -> dict[str, Any]:
     from lucid.network import totals
 
     sums = totals(network)
-    header, scales = chosen.header, _scales(chosen)
-    return {
+    header, scales, plan = chosen.header, _scales(chosen), _plan(chosen)
+    in_c = _bytes_in_c(plan)
+    values: dict[str, Any] = {
         "model": model,
         "arguments": chosen.arguments.to_dict() if chosen.arguments else None,
         "precision": _precision(chosen),
@@ -61,13 +64,22 @@ def _to_json(model: str, chosen: Model, network: tuple[SizedLayer, ...]) -> dict
         "metrics": dict(header.metrics) if header else None,
         "provenance": dict(header.provenance) if header else None,
         "resolution": chosen.resolution,
-        "layers": [_layer_to_json(layer) | scales.get(layer.name, {}) for layer in network],
+        "layers": [
+            _layer_to_json(layer)
+            | scales.get(layer.name, {})
+            | ({"bytes_in_c": in_c[layer.name]} if plan else {})
+            for layer in network
+        ],
         "totals": {
             "parameters": sums.parameters,
             "multiply_adds": sums.multiply_adds,
             "peak": {"name": sums.peak.name, "activation_bytes": _activation_bytes(sums.peak)},
         },
     }
+    if plan:
+        name = plan.layers[plan.peak].name
+        values["totals"]["peak_in_c"] = {"name": name, "bytes": in_c[name]}
+    return values
 
 
 def _layer_to_json(layer: SizedLayer) -> dict[str, Any]:
@@ -82,6 +94,27 @@ def _layer_to_json(layer: SizedLayer) -> dict[str, Any]:
         "multiply_adds": layer.multiply_adds,
         "activation_bytes": _activation_bytes(layer),
     }
+
+
+def _plan(chosen: Model) -> Plan | None:
+    """How an int8 network runs in the C export; None of others, and where it is too large."""
+    from lucid.errors import ConfigError
+    from lucid.exporters.c.export import paired
+    from lucid.exporters.c.plan import make_plan
+    from lucid.network import Int8Network
+
+    if not isinstance(chosen.header, Int8Network):
+        return None
+    try:
+        return make_plan(paired(chosen.header).layers, chosen.resolution, chosen.resolution)
+    except ConfigError:
+        return None
+
+
+def _bytes_in_c(plan: Plan | None) -> dict[str, int]:
+    if plan is None:
+        return {}
+    return {layer.name: used for layer, used in zip(plan.layers, plan.layer_bytes, strict=True)}
 
 
 def _precision(chosen: Model) -> str:
@@ -150,7 +183,9 @@ def _short(value: Any) -> str:
     return text if len(text) <= _VALUE_WIDTH else f"{text[:_VALUE_WIDTH]}..."
 
 
-def _layer_table(network: tuple[SizedLayer, ...], scales: dict[str, dict[str, Any]]) -> Table:
+def _layer_table(
+    network: tuple[SizedLayer, ...], scales: dict[str, dict[str, Any]], plan: Plan | None
+) -> Table:
     """One row a layer; 80 columns hold width 1.0 at 224, and 120 its scales too."""
     from rich.table import Table
 
@@ -167,6 +202,11 @@ def _layer_table(network: tuple[SizedLayer, ...], scales: dict[str, dict[str, An
     if scales:
         table.add_column("weight\nscales", no_wrap=True)
         table.add_column("output\nscale", no_wrap=True)
+    if plan:
+        table.add_column("KiB in C", justify="right", no_wrap=True)
+        table.add_column()
+    in_c = _bytes_in_c(plan)
+    peak_in_c = plan.layers[plan.peak].name if plan else ""
     table.add_row("input", "", _shape(network[0].input_shape))
     for layer in network:
         stride = f" /{layer.stride}" if layer.stride > 1 else ""
@@ -180,6 +220,8 @@ def _layer_table(network: tuple[SizedLayer, ...], scales: dict[str, dict[str, An
             *_kibibytes(layer),
             "peak" if is_peak else "",
             *_scale_cells(scales.get(layer.name)),
+            f"{in_c[layer.name] / 1024:,.1f}" if plan else "",
+            "peak" if layer.name == peak_in_c else "",
             style="bold" if is_peak else None,
         )
     table.add_row(

@@ -20,7 +20,7 @@ from lucid.files import check_writable_folder
 from lucid.images import Pixels
 from lucid.network import FloatNetwork, Int8Layer, Int8Network, Int8Pool
 
-__all__ = ["CExport", "to_c"]
+__all__ = ["CExport", "check_replaceable", "paired", "to_c"]
 
 # Lists the files of an export with their checksums, so that a later one replaces only those.
 RECORD = "lucid-export.json"
@@ -105,11 +105,11 @@ def to_c(
             "lucid quantize CHECKPOINT --calibrate DATA"
         )
     side, channels = network.preprocessing.resolution, network.preprocessing.channels
-    paired = _paired(network)
-    plan = make_plan(paired.layers, side, side)
+    whole = paired(network)
+    plan = make_plan(whole.layers, side, side)
     if image is None:
         image = _pattern(side, channels)
-    return CExport(paired, plan, prefix, sources(paired, plan, prefix, image))
+    return CExport(whole, plan, prefix, sources(whole, plan, prefix, image))
 
 
 def check_replaceable(folder: Path) -> None:
@@ -190,7 +190,7 @@ def _exchange(new: Path, folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _paired(network: Int8Network) -> Int8Network:
+def paired(network: Int8Network) -> Int8Network:
     """The network with a depthwise layer before each pointwise one: stages are pairs.
 
     Some have a single pointwise layer before the pool. The layer put before it gives what it reads.
