@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 from lucid import __version__
 from lucid.architecture import MobileNetArguments
@@ -30,6 +32,7 @@ from lucid.importers.tf_slim import GZIP, find_litert
 from lucid.importers.torch_files import is_of_lucid, read_pickle, read_safetensors
 
 _DEFAULT_RESOLUTION = 224
+_ZIP = b"PK\3\4"
 
 
 def import_weights(
@@ -139,7 +142,9 @@ def _read_content(content: bytes) -> Found:
         return read_state_dict(read_safetensors(content))
     if content.startswith(HDF5) or is_keras_archive(content):
         return read_keras(content)
-    if content.startswith((b"PK\3\4", b"\x80")):
+    if content.startswith(_ZIP) and not is_zipfile(io.BytesIO(content)):
+        raise CheckpointError("no whole archive of Keras or PyTorch; copy it again")
+    if content.startswith((_ZIP, b"\x80")):
         return read_state_dict(read_pickle(content))
     raise CheckpointError("neither LiteRT, Keras, safetensors nor PyTorch, or damaged")
 
