@@ -27,6 +27,7 @@ from lucid.exporters.litert_file import (
     Tensor,
 )
 from lucid.exporters.litert_metadata import attach, metadata
+from lucid.exporters.scales import StatedScales, power_of_two, state_scales
 from lucid.images import MAX_RESOLUTION, Preprocessing
 from lucid.network import (
     FloatLayer,
@@ -157,92 +158,64 @@ def _int8_model(
     model = Model(is_int8=True)
     outside = network.outside
     zero = outside[0]
-    step = _power(1 / (255 * max(network.preprocessing.std)))
+    step = power_of_two(1 / (255 * max(network.preprocessing.std)))
     signed = Quantisation(step, zero + _ZERO)
     if images == "uint8":
         taken = model.values("images", shape, "uint8", Quantisation(step, zero))
         x = model.add("QUANTIZE", [taken], model.values("signed", shape, "int8", signed))
     else:
         taken = x = model.values("images", shape, "int8", signed)
-    for layer in network.layers:
+    for layer, scales in zip(network.layers, state_scales(network, step), strict=True):
+        steps = Quantisation(scales.given, _ZERO)
         if isinstance(layer, Int8Pool):
-            step = np.float32(np.float64(step) * layer.output_scale / layer.input_scale)
-            x = _add_mean(model, layer, x, Quantisation(step, _ZERO))
+            x = _add_mean(model, layer, x, steps)
             continue
         if layer.kind == "dense":
-            x = _add_classifier(model, layer, x, largest_logit)
+            x = _add_classifier(model, layer, scales, x, largest_logit)
             continue
+        constants = _int8_constants(model, layer, scales, zero)
         if layer.kind == "stem" and len(set(outside)) > 1:
             x, padding = _add_border_of_bytes(model, layer, x, outside), VALID
         else:
             x, padding = _add_border(model, layer, x)
-        given = (
-            np.float32(layer.output_scale) if layer.maximum < 255 else _power(layer.output_scale)
-        )
-        constants = _int8_constants(model, layer, step, given, zero)
-        x = _add_convolution(model, layer, x, padding, constants, Quantisation(given, _ZERO))
-        step, zero = given, 0
+        x = _add_convolution(model, layer, x, padding, constants, steps)
+        zero = 0
     return model, taken, x
-
-
-def _power(scale: float) -> np.float32:
-    """The power of two that stands for a scale of activations, not above it.
-
-    XNNPACK makes a multiplier out of three scales, input * weight / output, in float32. With powers
-    of two it comes out as the network's own to the last bit, and the answers with it; those of
-    weights take up the rest. The clamp of ReLU6 moves beyond the largest byte, where that is less.
-    """
-    return np.float32(2.0 ** np.floor(np.log2(scale)))
 
 
 def _int8_constants(
     model: Model,
     layer: Int8Layer,
-    taken: np.float32,
-    given: np.float32,
+    scales: StatedScales,
     zero: int = 0,
     bias_type: type[np.signedinteger[Any]] = np.int32,
 ) -> list[Tensor]:
-    """Weights and bias for steps of the input and of the output as the file has them.
-
-    What LiteRT subtracts from bytes as zero point goes back into the bias.
-    """
+    """Weights and bias; what LiteRT subtracts from bytes as zero point goes back into the bias."""
     sums = layer.weight.reshape(layer.out_channels, -1).sum(axis=1, dtype=np.int64)
     bias = (layer.bias + zero * sums).astype(bias_type)
-    scale = layer.multiplier * (np.float64(given) / np.float64(taken))
-    axis = 3 if layer.kind == "depthwise" else 0
+    steps = Quantisation(scales.weight(layer), axis=3 if layer.kind == "depthwise" else 0)
     return [
-        model.constant(
-            f"{layer.name}.weight",
-            _channels_last(layer),
-            Quantisation(scale.astype(np.float32), axis=axis),
-        ),
-        model.constant(
-            f"{layer.name}.bias", bias, Quantisation((taken * scale).astype(np.float32))
-        ),
+        model.constant(f"{layer.name}.weight", _channels_last(layer), steps),
+        model.constant(f"{layer.name}.bias", bias, Quantisation(scales.bias(layer))),
     ]
 
 
 def _add_classifier(
-    model: Model, layer: Int8Layer, x: Tensor, largest_logit: float | None
+    model: Model, layer: Int8Layer, scales: StatedScales, x: Tensor, largest_logit: float | None
 ) -> Tensor:
-    assert x.quantisation is not None
-    taken = x.quantisation.scale
-    assert isinstance(taken, np.float32)
     shape = (x.shape[0], layer.out_channels)
     if largest_logit is not None:
-        constants = _int8_constants(model, layer, taken, np.float32(1))
         step = Quantisation(np.float32(largest_logit / 127))
         logits = model.values("logits", shape, "int8", step)
-        return model.add("FULLY_CONNECTED", [x, *constants], logits)
+        return model.add("FULLY_CONNECTED", [x, *_int8_constants(model, layer, scales)], logits)
     # The same steps of the pooled bytes, and logits in steps of which no logit needs more than
     # int16 holds, whatever the image.
-    constants = _int8_constants(model, layer, taken, np.float32(1), bias_type=np.int64)
     low, high = layer.accumulator_bounds()
     bound = float((np.maximum(-low, high) * layer.multiplier.astype(np.float64)).max())
     step = Quantisation(np.float32(bound / np.iinfo(np.int16).max or 1))
-    wide = model.values(f"{layer.name}.input", x.shape, "int16", Quantisation(taken))
+    wide = model.values(f"{layer.name}.input", x.shape, "int16", Quantisation(scales.taken))
     wide = model.add("QUANTIZE", [x], wide)
+    constants = _int8_constants(model, layer, scales, bias_type=np.int64)
     rounded = model.values(layer.name, shape, "int16", step)
     model.add("FULLY_CONNECTED", [wide, *constants], rounded)
     return model.add("DEQUANTIZE", [rounded], model.values("logits", shape, "float32"))
