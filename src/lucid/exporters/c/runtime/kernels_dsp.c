@@ -65,6 +65,12 @@ static inline uint32_t load(const void *bytes, int count) {
   return word;
 }
 
+static inline uint32_t load_two(const uint8_t *bytes) {
+  uint16_t half;
+  memcpy(&half, bytes, 2);
+  return half;
+}
+
 /* The assembly clamps to 255; here is what a lower maximum needs. */
 static void limit_bytes(uint8_t *values, int count, uint8_t maximum) {
   for (; count > 0; --count, ++values) {
@@ -252,35 +258,47 @@ void lucid_pointwise(const lucid_layer *layer, const void *between, int pixels, 
 
 /* ---- The first layer: its windows become the pixels of a pointwise layer ---- */
 
-/* Copies a window, which begins at any column, to 9 * channels bytes. */
-static void copy_window(const lucid_layer *layer, const uint8_t *const rows[3],
-                        const uint8_t *outside, int column, uint8_t *window) {
-  const int channels = layer->in_channels;
-  const int inside = column >= 0 && column + WINDOW <= layer->in_width;
-  int ky, kx, i;
-  for (ky = 0; ky < WINDOW; ++ky) {
-    const uint8_t *row = rows[ky];
-    if (row != NULL && inside && channels == 3) {
-      memcpy(window, row + column * 3, 9);
-      window += 9;
-      continue;
-    }
-    for (kx = column; kx < column + WINDOW; ++kx) {
-      const int seen = row != NULL && kx >= 0 && kx < layer->in_width;
-      const uint8_t *pixel = seen ? row + kx * channels : outside;
-      for (i = 0; i < channels; ++i) *window++ = pixel[i];
-    }
-  }
+/* A pixel's next four values to their places in a tile. */
+static inline uint32_t *put_four(uint32_t *pairs, uint32_t bytes) {
+  pairs[0] = unsigned_even(bytes);
+  pairs[TILE] = unsigned_odd(bytes);
+  return pairs + 2 * TILE;
 }
 
-/* A pixel's bytes, rounded up to fours, to its place in a tile. */
-static void unpack_pixel(const uint8_t *bytes, int channels, uint32_t *pairs) {
-  int c;
-  for (c = 0; c < channels; c += 4) {
-    const uint32_t word = load(bytes + c, 4);
-    pairs[0] = unsigned_even(word);
-    pairs[TILE] = unsigned_odd(word);
-    pairs += 2 * TILE;
+/* A window of three channels, which begins at rows[k] + at, to the place of a pixel in a tile. */
+static inline void unpack_window(const uint8_t *const rows[3], int at, uint32_t *pairs) {
+  const uint8_t *const a = rows[0] + at, *const b = rows[1] + at, *const c = rows[2] + at;
+  pairs = put_four(pairs, load(a, 4));
+  pairs = put_four(pairs, load(a + 4, 4));
+  pairs = put_four(pairs, a[8] | load(b, 4) << 8);
+  pairs = put_four(pairs, load(b + 3, 4));
+  pairs = put_four(pairs, load_two(b + 7) | load_two(c) << 16);
+  pairs = put_four(pairs, load(c + 2, 4));
+  put_four(pairs, load_two(c + 6) | (uint32_t)c[8] << 16);
+}
+
+/* A window of any channels, which begins at any column, likewise. */
+static void copy_window(const lucid_layer *layer, const uint8_t *const rows[3],
+                        const uint8_t *outside, int column, uint32_t *pairs) {
+  const int channels = layer->in_channels, count = at_least_fours(9 * channels);
+  uint32_t four = 0;
+  int k, x = column, y = 0, i = 0;
+  for (k = 0; k < count; ++k) {
+    if (y < WINDOW) {
+      const int inside = rows[y] != NULL && x >= 0 && x < layer->in_width;
+      four |= (uint32_t)(inside ? rows[y][x * channels + i] : outside[i]) << k % 4 * 8;
+      if (++i == channels) {
+        i = 0;
+        if (++x == column + WINDOW) {
+          x = column;
+          ++y;
+        }
+      }
+    }
+    if (k % 4 == 3) {
+      pairs = put_four(pairs, four);
+      four = 0;
+    }
   }
 }
 
@@ -288,20 +306,29 @@ void lucid_stem_row(const lucid_layer *layer, const uint8_t *const rows[3], cons
                     void *work, uint8_t *out) {
   const int channels = 9 * layer->in_channels, width = layer->out_width;
   const int tile_pairs = at_least_fours(channels) / 2 * TILE;
-  uint32_t *tiles = work;
-  uint32_t *weights = tiles + (width < CHUNK ? (width + TILE - 1) / TILE : CHUNK / TILE) * tile_pairs;
-  /* The window is laid out where the weights stand later. */
-  uint8_t *window = (uint8_t *)weights;
+  const int most = width < CHUNK ? (width + TILE - 1) / TILE : CHUNK / TILE; /* tiles at once */
+  const int whole = layer->in_channels == 3 && rows[0] != NULL && rows[1] != NULL && rows[2] != NULL;
+  uint32_t *const tiles = work;
   int begin, x;
   for (begin = 0; begin < width; begin += CHUNK) {
     const int pixels = width - begin < CHUNK ? width - begin : CHUNK;
-    uint32_t *tile = tiles;
-    for (x = 0; x < pixels; ++x) {
-      copy_window(layer, rows, outside, (begin + x) * layer->stride - layer->left, window);
-      unpack_pixel(window, channels, tile + x % TILE);
-      if (x % TILE == TILE - 1) tile += tile_pairs;
+    uint32_t *pixel = tiles;
+    int place = 0; /* in a tile */
+    for (x = begin; x < begin + pixels; ++x) {
+      const int column = x * layer->stride - layer->left;
+      if (whole && column >= 0 && column + WINDOW <= layer->in_width) {
+        unpack_window(rows, 3 * column, pixel);
+      } else {
+        copy_window(layer, rows, outside, column, pixel);
+      }
+      ++pixel;
+      if (++place == TILE) {
+        place = 0;
+        pixel += tile_pairs - TILE;
+      }
     }
-    multiply(layer, tiles, channels, pixels, weights, out + begin * layer->out_channels);
+    multiply(layer, tiles, channels, pixels, tiles + most * tile_pairs,
+             out + begin * layer->out_channels);
   }
 }
 

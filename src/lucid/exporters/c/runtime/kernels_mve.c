@@ -255,25 +255,84 @@ void lucid_pointwise(const lucid_layer *layer, const void *between, int pixels, 
 
 /* ---- The first layer: its windows become the pixels of a pointwise layer ---- */
 
+/* The assembly below knows the offsets. */
+typedef struct {
+  const uint8_t *rows[WINDOW]; /*  0: where the first window begins */
+  uint32_t step;               /* 12: from a window to the next */
+  uint32_t bytes;              /* 16: of a row of a window, at most 16 */
+  uint32_t count;              /* 20: windows, at least one */
+  uint8_t *to;                 /* 24: 13 bytes more than the windows' */
+} window_task;
+
+ASSEMBLY copy_windows(ARGUMENT const window_task *task) {
+  __asm__ volatile(
+      ".syntax unified                \n"
+      "push    {r4-r8, lr}            \n"
+      "ldmia   r0, {r1-r7}            \n"
+      "mov     r8, #128               \n"
+      "mov     lr, r6                 \n"
+      "vctp.8  r5                     \n"
+      "dls     lr, lr                 \n"
+      "1:                             \n"
+      "vpsttt                         \n"
+      "vldrbt.8 q0, [r1]              \n"
+      "vldrbt.8 q1, [r2]              \n"
+      "vldrbt.8 q2, [r3]              \n"
+      "vadd.i8 q0, q0, r8             \n"
+      "vadd.i8 q1, q1, r8             \n"
+      "vadd.i8 q2, q2, r8             \n"
+      "add     r1, r1, r4             \n"
+      "add     r2, r2, r4             \n"
+      "add     r3, r3, r4             \n"
+      /* What the first two write too much, the next one writes over. */
+      "vstrb.8 q0, [r7]               \n"
+      "add     r7, r7, r5             \n"
+      "vstrb.8 q1, [r7]               \n"
+      "add     r7, r7, r5             \n"
+      "vstrb.8 q2, [r7]               \n"
+      "add     r7, r7, r5             \n"
+      "le      lr, 1b                 \n"
+      "pop     {r4-r8, pc}            \n");
+}
+
 /* Copies a window, which begins at any column, to 9 * channels signed bytes. */
 static void copy_window(const lucid_layer *layer, const uint8_t *const rows[3],
                         const uint8_t *outside, int column, uint8_t *window) {
-  const int channels = layer->in_channels, bytes = WINDOW * channels;
-  const int inside = column >= 0 && column + WINDOW <= layer->in_width && bytes <= 16;
-  int ky, kx, i;
-  for (ky = 0; ky < WINDOW; ++ky, window += bytes) {
-    const uint8_t *row = rows[ky];
-    if (row != NULL && inside) {
-      const mve_pred16_t seen = vctp8q((uint32_t)bytes);
-      const uint8x16_t values = vldrbq_z_u8(row + column * channels, seen);
-      vstrbq_p_u8(window, vaddq_n_u8(values, 128), seen);
-      continue;
+  const int channels = layer->in_channels;
+  int k, x, i;
+  for (k = 0; k < WINDOW; ++k) {
+    for (x = column; x < column + WINDOW; ++x) {
+      const int inside = rows[k] != NULL && x >= 0 && x < layer->in_width;
+      const uint8_t *pixel = inside ? rows[k] + x * channels : outside;
+      for (i = 0; i < channels; ++i) *window++ = pixel[i] ^ 128;
     }
-    for (kx = 0; kx < WINDOW; ++kx) {
-      const int at = column + kx;
-      const uint8_t *pixel =
-          row != NULL && at >= 0 && at < layer->in_width ? row + at * channels : outside;
-      for (i = 0; i < channels; ++i) window[kx * channels + i] = pixel[i] ^ 128;
+  }
+}
+
+/* Windows of the outputs `begin` to `end`, side by side. */
+static void lay_out(const lucid_layer *layer, const uint8_t *const rows[3], const uint8_t *outside,
+                    int begin, int end, uint8_t *window) {
+  const int channels = layer->in_channels, stride = layer->stride;
+  const int whole = rows[0] != NULL && rows[1] != NULL && rows[2] != NULL && WINDOW * channels <= 16;
+  /* Outputs whose windows are in the image: as of the first, before the last. */
+  const int last = layer->in_width - WINDOW + layer->left;
+  const int until = last < 0 ? 0 : smaller(end, last / stride + 1);
+  int x;
+  for (x = begin; x < end; ++x, window += 9 * channels) {
+    const int column = x * stride - layer->left;
+    if (whole && column >= 0 && x < until) {
+      window_task task;
+      int k;
+      for (k = 0; k < WINDOW; ++k) task.rows[k] = rows[k] + column * channels;
+      task.step = (uint32_t)(stride * channels);
+      task.bytes = (uint32_t)(WINDOW * channels);
+      task.count = (uint32_t)(until - x);
+      task.to = window;
+      copy_windows(&task);
+      window += (until - 1 - x) * 9 * channels;
+      x = until - 1;
+    } else {
+      copy_window(layer, rows, outside, column, window);
     }
   }
 }
@@ -281,14 +340,11 @@ static void copy_window(const lucid_layer *layer, const uint8_t *const rows[3],
 void lucid_stem_row(const lucid_layer *layer, const uint8_t *const rows[3], const uint8_t *outside,
                     void *work, uint8_t *out) {
   const int channels = 9 * layer->in_channels, width = layer->out_width;
-  int begin, x;
+  int begin;
   for (begin = 0; begin < width; begin += CHUNK) {
-    const int pixels = smaller(width - begin, CHUNK);
-    uint8_t *window = work;
-    for (x = begin; x < begin + pixels; ++x, window += channels) {
-      copy_window(layer, rows, outside, x * layer->stride - layer->left, window);
-    }
-    multiply(layer, work, channels, pixels, out + begin * layer->out_channels);
+    const int end = smaller(begin + CHUNK, width);
+    lay_out(layer, rows, outside, begin, end, work);
+    multiply(layer, work, channels, end - begin, out + begin * layer->out_channels);
   }
 }
 
