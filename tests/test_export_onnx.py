@@ -15,14 +15,13 @@ from network_helpers import (
     float_networks,
     images,
     int8_networks,
-    simple_multipliers,
-    simple_scales,
 )
 from test_imports import run_without_extras
 
 from lucid import reference
 from lucid.architecture import MobileNetArguments
 from lucid.benchmark.samples import photo_like, settled_network
+from lucid.engine import isas
 from lucid.errors import ConfigError
 from lucid.exporters.onnx import OPSET, to_onnx
 from lucid.images import Pixels, normalise
@@ -33,6 +32,12 @@ onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 Array = np.ndarray[Any, Any]
+
+# Without them ONNX Runtime adds pairs of products in int16, which saturate.
+needs_exact_kernels = pytest.mark.skipif(
+    not {"avx512vnni", "avxvnni", "dotprod"} & set(isas("int8")),
+    reason="this CPU has no 8-bit dot products",
+)
 
 
 def run(model: bytes, pixels: Array) -> Array:
@@ -76,27 +81,14 @@ def test_random_float_networks(data: st.DataObject) -> None:
         np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5, err_msg=taken)
 
 
-@settings(max_examples=50)
+@needs_exact_kernels
+@settings(max_examples=100)
 @given(st.data())
-def test_powers_of_two_give_the_same_bits(data: st.DataObject) -> None:
-    """Scales and sizes with which no multiplier and no mean needs rounding."""
-    network = data.draw(int8_networks(scales=simple_scales, multipliers=simple_multipliers))
-    pixels = data.draw(images(network.layers[0].in_channels))
-    height, width = (1 << (side.bit_length() - 1) for side in pixels.shape[1:3])
-    pixels = pixels[:, :height, :width]
-    logits = run(to_onnx(network, size=(height, width)), pixels)
-    np.testing.assert_array_equal(logits, reference.run(network, pixels))
-
-
-@settings(max_examples=50)
-@given(st.data())
-def test_random_int8_networks_nearly_agree(data: st.DataObject) -> None:
-    """A multiplier that is rounded otherwise moves a byte now and then, and logits by up to 2%."""
+def test_random_int8_networks_give_the_same_bits(data: st.DataObject) -> None:
     network = data.draw(int8_networks())
     pixels = data.draw(images(network.layers[0].in_channels))
     logits = run(to_onnx(network, size=pixels.shape[1:3]), pixels)
-    scale = max(float(np.abs(logits).max()), 1e-6)
-    np.testing.assert_allclose(logits / scale, reference.run(network, pixels) / scale, atol=0.02)
+    np.testing.assert_array_equal(logits, reference.run(network, pixels))
 
 
 @pytest.mark.parametrize("last_stride", [1, 2])
@@ -110,30 +102,24 @@ def test_float_variants(resolution: int, padding: str, last_stride: int) -> None
     np.testing.assert_allclose(run(to_onnx(network), pixels), expected, rtol=0, atol=2e-4)
 
 
+@needs_exact_kernels
 @pytest.mark.parametrize("mean", [(0.5, 0.5, 0.5), (0.485, 0.456, 0.406)], ids=["one", "three"])
 @pytest.mark.parametrize("padding", ["symmetric", "same"])
-def test_int8_differs_by_roundings_only(padding: str, mean: tuple[float, ...]) -> None:
-    """A byte at half a step may fall to the other side, one in a million; layers spread it."""
-    network = settled(64, padding=padding)
+@pytest.mark.parametrize("maximum", [255, 128])
+def test_int8_gives_the_same_bits(maximum: int, padding: str, mean: tuple[float, ...]) -> None:
+    """With one zero point and with three; with a ReLU6 that ends within the bytes too."""
+    network = settled(64, padding=padding, activation="relu6")
     network = replace(network, preprocessing=replace(network.preprocessing, mean=mean))
-    int8 = quantised(network)
+    ranges = measure_ranges(network, [photo_like(8, 64, 64, seed=1)])
+    stem = network.layers[0].name
+    int8 = quantise(network, ranges | {stem: 6 * 255 / maximum})
+    assert int8.layers[0].maximum == maximum  # type: ignore[union-attr]
+    model = to_onnx(int8)
+    assert operators(model).count("Clip") == (maximum < 255)
     pixels = photos(int8, 8)
     expected = reference.run(int8, pixels)
-    logits = run(to_onnx(int8), pixels)
-    assert (logits.argmax(axis=1) == expected.argmax(axis=1)).all()
-    assert np.abs(logits - expected).max() < 0.05 * np.abs(expected).max()
-    assert (logits == expected).all(axis=1).mean() >= 0.5, "most pictures give the same bits"
-
-
-def test_a_clamp_below_255_is_kept() -> None:
-    network = settled(64, activation="relu6")
-    ranges = measure_ranges(network, [photos(network)])
-    int8 = quantise(network, ranges | {network.layers[0].name: 12.0})
-    assert operators(to_onnx(int8)).count("Clip") == 1
-    pixels = photos(int8)
-    np.testing.assert_allclose(
-        run(to_onnx(int8), pixels), reference.run(int8, pixels), rtol=0, atol=0.5
-    )
+    assert expected.std(axis=0).min() > 0.1  # else any network would pass
+    np.testing.assert_array_equal(run(model, pixels), expected)
 
 
 def test_a_float_file_has_no_other_operators() -> None:
@@ -141,8 +127,23 @@ def test_a_float_file_has_no_other_operators() -> None:
     assert found == ["Conv", "Relu"] * 27 + ["GlobalAveragePool", "Flatten", "Gemm"]
 
 
+def test_a_half_file_is_half_all_through() -> None:
+    network = settled()
+    model = to_onnx(network, half=True)
+    found = operators(model)
+    assert found[:5] == ["Transpose", "Cast", "Sub", "Mul", "Cast"]
+    assert found[5:] == ["Conv", "Relu"] * 27 + ["GlobalAveragePool", "Flatten", "Gemm", "Cast"]
+    kinds = {one.name: one.data_type for one in onnx.load_from_string(model).graph.initializer}
+    floats = [name for name, kind in kinds.items() if kind == onnx.TensorProto.FLOAT]
+    assert sorted(floats) == ["factor", "mean"]
+    pixels = photos(network)
+    expected = reference.run(network, pixels)
+    difference = np.abs(run(model, pixels) - expected).max()
+    assert 1e-4 < difference < 0.02 * np.ptp(expected), difference
+
+
 def test_an_int8_file_runs_in_integer_kernels(tmp_path: Path) -> None:
-    """ONNX Runtime fuses every convolution and the classifier; the pool is rounded by itself."""
+    """ONNX Runtime fuses every convolution and the classifier; the pool's sums are floats."""
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED

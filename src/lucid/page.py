@@ -30,7 +30,7 @@ p { margin: .5rem 0; max-width: 46rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .75rem; border-bottom: 1px solid var(--line); text-align: left;
   vertical-align: top; }
-th { font-weight: 600; }
+th { font-weight: 600; overflow-wrap: normal; }
 .number { text-align: right; white-space: nowrap; overflow-wrap: normal; }
 .cards { display: grid; gap: .75rem; grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr)); }
 .card { padding: .75rem 1rem; border: 1px solid var(--line); border-radius: .5rem;

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from lucid.exporters.formats import Precision
+    from lucid.exporters.formats import Format, Precision
     from lucid.exporters.report import Row
     from lucid.exporters.verification import Examples
     from lucid.images import Pixels
@@ -170,12 +170,19 @@ def _jobs(
     from lucid.exporters.exported import open_network
     from lucid.files import check_keeps, check_writable_folder
 
-    is_folder = len(checkpoints) > 1 or formats == "all"
+    every = formats == "all"
+    is_folder = every or len(checkpoints) > 1
+    installed = _installed(formats)
     taken: set[Path] = set()
     for source in checkpoints:
         network = open_network(source, resolution)
         _say_nameless(source, network)
-        for name, one in _choices(formats, network, precision):
+        choices = [
+            (name, one)
+            for name in installed
+            for one in _precisions(FORMATS[name], network, precision, every)
+        ]
+        for name, one in choices:
             part = ".float16" if one == "float16" else ""
             file = f"{source.stem}{part}{FORMATS[name].suffix}"
             path = source.with_name(file) if out is None else out / file if is_folder else out
@@ -187,16 +194,11 @@ def _jobs(
             yield _Job(source, network, name, one, path)
 
 
-def _choices(
-    formats: str, network: FloatNetwork | Int8Network, precision: Precision | None
-) -> Iterator[tuple[str, Precision]]:
-    """Formats and precisions; with all those that are installed and that the network can have."""
-    from lucid.network import Int8Network
-
+def _installed(formats: str) -> list[str]:
+    """The format asked for, or all that can be written here; what can't is said."""
     if formats != "all":
-        yield formats, FORMATS[formats].choose_precision(network, precision)
-        return
-    own = ("int8",) if isinstance(network, Int8Network) else ("float32", "float16")
+        return [formats]
+    found = []
     for name, format_ in FORMATS.items():
         missing = format_.missing()
         if missing:
@@ -205,10 +207,21 @@ def _choices(
                 f"run: pip install 'lucid-mobilenet[{format_.extra}]'",
                 "warning",
             )
-            continue
-        for one in format_.precisions:
-            if one in own and precision in (None, one):
-                yield name, one
+        else:
+            found.append(name)
+    return found
+
+
+def _precisions(
+    format_: Format, network: FloatNetwork | Int8Network, asked: Precision | None, every: bool
+) -> list[Precision]:
+    """Those of a format to write; with ``every`` all that the network can have and that it has."""
+    from lucid.network import Int8Network
+
+    if not every:
+        return [format_.choose_precision(network, asked)]
+    own = ("int8",) if isinstance(network, Int8Network) else ("float32", "float16")
+    return [one for one in format_.precisions if one in own and asked in (None, one)]
 
 
 def _run(job: _Job, expected: Examples | None) -> list[Row]:

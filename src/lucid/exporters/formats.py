@@ -230,4 +230,11 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
 
 
 def _missing(packages: tuple[str, ...]) -> list[str]:
-    return [name for name in packages if find_spec(name) is None]
+    return [name for name in packages if not _is_installed(name)]
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ModuleNotFoundError:  # the package around it is missing
+        return False

@@ -4,7 +4,7 @@ What is allowed, of the largest difference of a logit:
 
 - float32: 1e-4, or a hundred-thousandth of the range of all logits where that is more; compared
   with the reference in float64, so that all of the difference is the runtime's.
-- float16: 2% of the range.
+- float16: 5% of the range.
 - int8: none where the runtime's arithmetic is defined as the reference's; else 10% of the range,
   since one byte rounded otherwise moves many logits a little.
 
@@ -35,7 +35,7 @@ __all__ = ["LEAST_AGREEMENT", "Examples", "Verification", "examples", "sample_pi
 
 LEAST_AGREEMENT = 0.995
 _ABSOLUTE = {"float32": 1e-4, "float16": 0.0, "int8": 0.0}
-_OF_RANGE = {"float32": 1e-5, "float16": 0.02, "int8": 0.1}
+_OF_RANGE = {"float32": 1e-5, "float16": 0.05, "int8": 0.1}
 
 _PICTURES = 16
 _BATCH = 16

@@ -78,7 +78,7 @@ def _conv(
         raise NotImplementedError(f"conv with {pad_type}, {dilations}, {groups}")
     top, bottom, left, right = pad
     padded = np.pad(x[0], ((0, 0), (top, bottom), (left, right)))  # (C, H, W)
-    windows = sliding_window_view(padded, weight.shape[2:], axis=(1, 2))  # type: ignore[call-overload]
+    windows = sliding_window_view(padded, weight.shape[2:], axis=(1, 2))
     windows = windows[:, :: strides[0], :: strides[1]].astype(np.float32)  # (C, H', W', k, k)
     kernel = weight.astype(np.float32)
     if groups == 1:
@@ -95,7 +95,9 @@ def _linear(x: Array, weight: Array, bias: Array) -> Array:
 
 
 def _mean(x: Array, axes: Array, keep_dims: bool) -> Array:
-    found: Array = x.mean(axis=tuple(axes), keepdims=bool(keep_dims), dtype=np.float32).astype(x.dtype)
+    found: Array = x.mean(axis=tuple(axes), keepdims=bool(keep_dims), dtype=np.float32).astype(
+        x.dtype
+    )
     return found
 
 
@@ -119,7 +121,8 @@ def _dequantize(input: Array, scale: Array, zero_point: Array | int = 0) -> Arra
 def _affine(quantized_data: Array, zero_point: Array, scale: Array, axis: int) -> Array:
     shape = [-1 if place == axis else 1 for place in range(quantized_data.ndim)]
     zero, step = (np.broadcast_to(one, quantized_data.shape[axis]) for one in (zero_point, scale))
-    return (quantized_data - zero.reshape(shape).astype(np.float32)) * step.reshape(shape)
+    found: Array = (quantized_data - zero.reshape(shape).astype(np.float32)) * step.reshape(shape)
+    return found
 
 
 _OPERATIONS: Mapping[str, Callable[..., Array]] = {

@@ -23,8 +23,11 @@ def prepare(path: Path, threads: int) -> Runner:
 
 
 def open_session(content: bytes, threads: int, batch: int | None = None) -> Any:
-    """An ``onnxruntime.InferenceSession``; with ``batch`` it takes no other number of images.
+    """An ``onnxruntime.InferenceSession``.
 
+    Args:
+        batch: if given, it takes no other number of images, and from its first call on subnormal
+            numbers count as zero in the whole process: for processes that only measure.
     Raises:
         MissingDependencyError: onnxruntime is not installed.
     """
@@ -33,7 +36,7 @@ def open_session(content: bytes, threads: int, batch: int | None = None) -> Any:
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.set_denormal_as_zero", "1")
     if batch is not None:
+        options.add_session_config_entry("session.set_denormal_as_zero", "1")
         options.add_free_dimension_override_by_name("batch", batch)
     return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
