@@ -141,7 +141,7 @@ def test_labels_are_matched_by_name(checkpoint: Path, squares: Path, tmp_path: P
     finetune(coarse(source), source, tmp_path / "two", epochs=6, progress=Listens())
     assert found[-1] == 1.0
     (tmp_path / "two" / "blue").rename(tmp_path / "two" / "blau")
-    with pytest.raises(DataError, match=r"does not know the data's classes 'blau'; did you mean"):
+    with pytest.raises(DataError, match=r"does not know the classes 'blau'; did you mean"):
         finetune(coarse(source), source, tmp_path / "two", epochs=1)
 
 

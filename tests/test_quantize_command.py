@@ -209,7 +209,7 @@ def test_bad_input_is_one_line_and_writes_nothing(
     others = write_classes(tmp_path / "others", {"amber": 2, "bleu": 2})
     for arguments, words in (
         (("--finetune", empty), "there are no pictures"),
-        (("--finetune", others), "does not know the data's classes 'bleu'"),
+        (("--finetune", others), "does not know the classes 'bleu'"),
         (("--finetune", data, "--epochs", 0), "epochs must be"),
         (("--finetune", data, "--seed", -1), "seed must be"),
     ):

@@ -58,7 +58,7 @@ def read_safetensors(content: bytes) -> dict[str, Array]:
         CheckpointError: the file is damaged, or holds other than plain numbers.
     """
     try:
-        entries = deserialize(content)
+        entries = deserialize(content)  # type: ignore[no-untyped-call]
     except (SafetensorError, ValueError) as error:
         raise CheckpointError(f"no whole safetensors file ({error}); copy it again") from error
     return _without_prefix({name: _from_bytes(name, **entry) for name, entry in entries})

@@ -54,7 +54,7 @@ def check_finetuning(
         DataError: the data can't be opened, or has a class that the checkpoint lacks.
     """
     _plan(checkpoint, epochs, seed)
-    _check_known(open_data(data).class_names, checkpoint.class_names)
+    _check_known(data, open_data(data).class_names, checkpoint.class_names)
 
 
 def finetune(
@@ -88,7 +88,9 @@ def finetune(
     """
     progress = progress or Progress()
     plan = _plan(checkpoint, epochs, seed)
-    prepared = _relabelled(prepare(data, plan, progress), checkpoint.class_names)
+    prepared = prepare(data, plan, progress)
+    _check_known(data, prepared.class_names, checkpoint.class_names)
+    prepared = _relabelled(prepared, checkpoint.class_names)
     trainer = _trainer(network, checkpoint, prepared, plan, progress)
     try:
         trainer.run()
@@ -149,8 +151,7 @@ def _split_of(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _relabelled(data: TrainingData, class_names: tuple[str, ...]) -> TrainingData:
-    """The data with labels into ``class_names``."""
-    _check_known(data.class_names, class_names)
+    """The data with labels into ``class_names``, which hold all of its own."""
     labels = np.array([class_names.index(name) for name in data.class_names], np.int64)
     return replace(
         data,
@@ -160,9 +161,9 @@ def _relabelled(data: TrainingData, class_names: tuple[str, ...]) -> TrainingDat
     )
 
 
-def _check_known(found: tuple[str, ...], known: tuple[str, ...]) -> None:
+def _check_known(data: str | Path, found: tuple[str, ...], known: tuple[str, ...]) -> None:
     if foreign := [name for name in found if name not in known]:
         raise DataError(
-            f"the checkpoint does not know the data's classes {quote_names(foreign)}"
+            f"{data}: the checkpoint does not know the classes {quote_names(foreign)}"
             f"{suggest(foreign[0], known)}; it knows {quote_names(known)}"
         )
