@@ -17,7 +17,8 @@
 #if defined(__FAST_MATH__)
 #error "lucid: -ffast-math changes the results; compile this file without it"
 #endif
-#if defined(FLT_EVAL_METHOD) && FLT_EVAL_METHOD != 0
+/* 16 says that half precision is computed as such (ISO/IEC TS 18661-3), and float as float. */
+#if defined(FLT_EVAL_METHOD) && FLT_EVAL_METHOD != 0 && FLT_EVAL_METHOD != 16
 #error "lucid: float must be computed as float; on 32-bit x86 compile with -msse2 -mfpmath=sse"
 #endif
 
