@@ -89,7 +89,7 @@ def _relabelled(
     present = {dataset.class_names[sample.label] for sample in samples}
     if foreign := [name for name in dataset.class_names if name in present - labels.keys()]:
         raise DataError(
-            f"{dataset.source}: the checkpoint does not know the data's {len(foreign)} classes "
+            f"{dataset.source}: the checkpoint does not know the data's classes "
             f"{quote_names(foreign)}{suggest(foreign[0], class_names)}; "
             f"it knows {quote_names(class_names)}"
         )
