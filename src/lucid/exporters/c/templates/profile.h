@@ -11,7 +11,7 @@
 #if defined(__ARM_ARCH_PROFILE) && __ARM_ARCH_PROFILE == 'M'
 static uint32_t ticks(void) {
   volatile uint32_t *const systick = (volatile uint32_t *)0xE000E010u; /* control, reload, value */
-  if (systick[0] == 0) {
+  if ((systick[0] & 1u) == 0) {
     systick[1] = 0xffffffu;
     systick[2] = 0;
     systick[0] = 5; /* on, the core's clock, no interrupt */
