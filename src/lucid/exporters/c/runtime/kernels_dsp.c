@@ -343,48 +343,67 @@ typedef struct {
   uint32_t weights[2 * WINDOW]; /*  0 */
   int32_t bias;                 /* 24 */
   float multiplier;             /* 28 */
+  uint32_t place;               /* 32: of its first output, in bytes behind that of channel 0 */
 } channel_task;
 
-/* Computes outputs two by two, left and right.
+/* Computes a row of each of some channels, outputs two by two, left and right.
  *
- * rows: three rows of pairs of columns, where the first window begins.
- * places: where each output goes, in bytes behind `out`; if outputs are odd, the last one twice.
+ * rows: three rows of pairs of columns of the first channel, where the first window begins; those
+ *     of the next one are right behind what is read.
+ * places: where each output of channel 0 goes, in bytes behind `out`; if they are odd, the last
+ *     one twice.
  */
-#define DEPTHWISE(NAME, FIRST, SECOND, THIRD)                                                     \
-  ASSEMBLY NAME(ARGUMENT const uint32_t *row0, ARGUMENT const uint32_t *row1,                     \
-                ARGUMENT const uint32_t *row2, ARGUMENT const channel_task *task,                 \
-                ARGUMENT const uint32_t *places, ARGUMENT const uint32_t *end,                    \
-                ARGUMENT void *out) {                                                             \
-    __asm__ volatile(                                                                             \
-        ".syntax unified                \n"                                                       \
-        "push    {r4-r11, lr}           \n"                                                       \
-        "vldr    s8, [r3, #24]          \n"                                                       \
-        "vldr    s9, [r3, #24]          \n"                                                       \
-        "vldr    s10, [r3, #28]         \n"                                                       \
-        "ldmia   r3, {r4-r9}            \n"                                                       \
-        "ldr     r3, [sp, #36]          \n"                                                       \
-        "1:                             \n"                                                       \
-        "vmov    r12, lr, s8, s9        \n" /* left and right */                                  \
-        FIRST SECOND THIRD                                                                        \
-        "vmov    s0, s1, r12, lr        \n"                                                       \
-        "vcvt.f32.s32 s0, s0            \n"                                                       \
-        "vcvt.f32.s32 s1, s1            \n"                                                       \
-        "vmul.f32 s0, s0, s10           \n"                                                       \
-        "vmul.f32 s1, s1, s10           \n"                                                       \
-        "vcvtr.s32.f32 s0, s0           \n"                                                       \
-        "vcvtr.s32.f32 s1, s1           \n"                                                       \
-        "vmov    r12, lr, s0, s1        \n"                                                       \
-        "usat    r12, #8, r12           \n"                                                       \
-        "usat    lr, #8, lr             \n"                                                       \
-        "ldr     r10, [sp, #44]         \n"                                                       \
-        "ldr     r11, [r3, #4]          \n"                                                       \
-        "strh    lr, [r10, r11]         \n"                                                       \
-        "ldr     r11, [r3], #8          \n"                                                       \
-        "strh    r12, [r10, r11]        \n"                                                       \
-        "ldr     r10, [sp, #40]         \n"                                                       \
-        "cmp     r3, r10                \n"                                                       \
-        "bne     1b                     \n"                                                       \
-        "pop     {r4-r11, pc}           \n");                                                     \
+#define DEPTHWISE(NAME, FIRST, SECOND, THIRD)                                                   \
+  ASSEMBLY NAME(ARGUMENT const uint32_t *row0, ARGUMENT const uint32_t *row1,                   \
+                ARGUMENT const uint32_t *row2, ARGUMENT const channel_task *tasks,              \
+                ARGUMENT const uint32_t *places, ARGUMENT const uint32_t *end,                  \
+                ARGUMENT void *out, ARGUMENT int count) {                                       \
+    __asm__ volatile(                                                                           \
+        ".syntax unified                \n"                                                     \
+        "push    {r4-r11, lr}           \n"                                                     \
+        "sub     sp, sp, #8             \n" /* of the channel: 0 the next task, 4 out */        \
+        "2:                             \n"                                                     \
+        "vldr    s8, [r3, #24]          \n"                                                     \
+        "vldr    s9, [r3, #24]          \n"                                                     \
+        "vldr    s10, [r3, #28]         \n"                                                     \
+        "ldr     r10, [r3, #32]         \n"                                                     \
+        "ldr     r11, [sp, #52]         \n"                                                     \
+        "add     r11, r11, r10          \n"                                                     \
+        "add     r10, r3, #36           \n"                                                     \
+        "ldmia   r3, {r4-r9}            \n"                                                     \
+        "strd    r10, r11, [sp]         \n"                                                     \
+        "ldr     r3, [sp, #44]          \n"                                                     \
+        "1:                             \n"                                                     \
+        "vmov    r12, lr, s8, s9        \n" /* left and right */                                \
+        FIRST SECOND THIRD                                                                      \
+        "vmov    s0, s1, r12, lr        \n"                                                     \
+        "vcvt.f32.s32 s0, s0            \n"                                                     \
+        "vcvt.f32.s32 s1, s1            \n"                                                     \
+        "vmul.f32 s0, s0, s10           \n"                                                     \
+        "vmul.f32 s1, s1, s10           \n"                                                     \
+        "vcvtr.s32.f32 s0, s0           \n"                                                     \
+        "vcvtr.s32.f32 s1, s1           \n"                                                     \
+        "vmov    r12, lr, s0, s1        \n"                                                     \
+        "usat    r12, #8, r12           \n"                                                     \
+        "usat    lr, #8, lr             \n"                                                     \
+        "ldr     r10, [sp, #4]          \n"                                                     \
+        "ldr     r11, [r3, #4]          \n"                                                     \
+        "strh    lr, [r10, r11]         \n"                                                     \
+        "ldr     r11, [r3], #8          \n"                                                     \
+        "strh    r12, [r10, r11]        \n"                                                     \
+        "ldr     r10, [sp, #48]         \n"                                                     \
+        "cmp     r3, r10                \n"                                                     \
+        "bne     1b                     \n"                                                     \
+        "add     r0, r0, #4             \n"                                                     \
+        "add     r1, r1, #4             \n"                                                     \
+        "add     r2, r2, #4             \n"                                                     \
+        "ldr     r10, [sp, #56]         \n"                                                     \
+        "ldr     r3, [sp]               \n"                                                     \
+        "subs    r10, r10, #1           \n"                                                     \
+        "str     r10, [sp, #56]         \n"                                                     \
+        "bne     2b                     \n"                                                     \
+        "add     sp, sp, #8             \n"                                                     \
+        "pop     {r4-r11, pc}           \n");                                                   \
   }
 
 /* One row of three weights, in registers w01 and w12, for both outputs. */
@@ -407,13 +426,36 @@ DEPTHWISE(depthwise_1, STRIDE_1("r0", "r4", "r5"), STRIDE_1("r1", "r6", "r7"),
 DEPTHWISE(depthwise_2, STRIDE_2("r0", "r4", "r5"), STRIDE_2("r1", "r6", "r7"),
           STRIDE_2("r2", "r8", "r9"))
 
-/* Bytes of up to four channels in two columns, as a pair for each channel. */
-static inline void spread(uint32_t left, uint32_t right, uint32_t *place, int pairs) {
-  const uint32_t low = low_halves(left, right), high = high_halves(left, right);
-  place[0] = unsigned_even(low);
-  place[pairs] = unsigned_odd(low);
-  place[2 * pairs] = unsigned_even(high);
-  place[3 * pairs] = unsigned_odd(high);
+/* Four channels of `pairs` pairs of columns. step: from a column to the next, in bytes.
+ * plane: from a pair of a channel to that of the next channel, likewise.
+ */
+ASSEMBLY spread_pairs(ARGUMENT const uint8_t *row, ARGUMENT int step, ARGUMENT uint32_t *place,
+                      ARGUMENT int plane, ARGUMENT int pairs) {
+  __asm__ volatile(
+      ".syntax unified                \n"
+      "push    {r4-r9, lr}            \n"
+      "ldr     r4, [sp, #28]          \n"
+      "add     r4, r2, r4, lsl #2     \n"
+      "add     r5, r2, r3             \n"
+      "add     r6, r5, r3             \n"
+      "add     r7, r6, r3             \n"
+      "1:                             \n"
+      "ldr     r8, [r0]               \n"
+      "ldr     r9, [r0, r1]           \n"
+      "add     r0, r0, r1, lsl #1     \n"
+      "pkhbt   r12, r8, r9, lsl #16   \n"
+      "pkhtb   r9, r9, r8, asr #16    \n"
+      "uxtb16  r8, r12                \n"
+      "str     r8, [r2], #4           \n"
+      "uxtb16  r12, r12, ror #8       \n"
+      "str     r12, [r5], #4          \n"
+      "uxtb16  r8, r9                 \n"
+      "str     r8, [r6], #4           \n"
+      "uxtb16  r9, r9, ror #8         \n"
+      "str     r9, [r7], #4           \n"
+      "cmp     r2, r4                 \n"
+      "bne     1b                     \n"
+      "pop     {r4-r9, pc}            \n");
 }
 
 /* Lays a row of `count` channels out: for each of them, `pairs` pairs of columns, from layer->left
@@ -422,52 +464,60 @@ static inline void spread(uint32_t left, uint32_t right, uint32_t *place, int pa
 static void spread_row(const lucid_layer *layer, const uint8_t *row, int count, int pairs,
                        uint32_t *place) {
   const int channels = layer->in_channels;
-  int left = layer->in_width; /* columns that are left */
-  const uint32_t *const end = place + pairs;
+  int column = -layer->left;
+  uint32_t *const end = place + pairs;
   if (row == NULL) {
     memset(place, 0, (size_t)pairs * GROUP * sizeof *place);
     return;
   }
-  if (layer->left) {
-    spread(0, load(row, count), place++, pairs);
-    row += channels;
-    --left;
-  }
-  if (count == GROUP) {
-    for (; left >= 2 && place < end; left -= 2) {
-      spread(load(row, 4), load(row + channels, 4), place++, pairs);
-      row += 2 * channels;
+  while (place < end) {
+    const int inside = layer->in_width - column;
+    int whole = inside / 2; /* pairs in the image */
+    if (whole > end - place) whole = (int)(end - place);
+    if (column >= 0 && whole > 0 && count == GROUP) {
+      spread_pairs(row + column * channels, channels, place, pairs * 4, whole);
+      place += whole;
+      column += 2 * whole;
+    } else {
+      const uint32_t left = column >= 0 && inside > 0 ? load(row + column * channels, count) : 0;
+      const uint32_t right = inside > 1 ? load(row + (column + 1) * channels, count) : 0;
+      const uint32_t low = low_halves(left, right), high = high_halves(left, right);
+      place[0] = unsigned_even(low);
+      place[pairs] = unsigned_odd(low);
+      place[2 * pairs] = unsigned_even(high);
+      place[3 * pairs] = unsigned_odd(high);
+      ++place;
+      column += 2;
     }
   }
-  for (; place < end; left -= 2) {
-    const uint32_t first = left > 0 ? load(row, count) : 0;
-    spread(first, left > 1 ? load(row + channels, count) : 0, place++, pairs);
-    row += 2 * channels;
-  }
 }
 
-static void read_channel(const lucid_layer *layer, int c, channel_task *to) {
-  const int8_t *weight = layer->weights + 9 * c;
+static void read_channel(const lucid_layer *layer, int c, channel_task *task) {
+  const int8_t *const weights = layer->weights + 9 * c;
+  /* The rows of the window; no byte is read that is not a weight of the channel. */
+  const uint32_t rows[WINDOW] = {load(weights, 4), load(weights + 3, 4), load(weights + 5, 4) >> 8};
   int k;
-  for (k = 0; k < WINDOW; ++k, weight += WINDOW) {
-    const uint32_t middle = (uint8_t)weight[1];
-    to->weights[2 * k] = signed_even((uint8_t)weight[0] | middle << 16);
-    to->weights[2 * k + 1] = signed_even(middle | (uint32_t)(uint8_t)weight[2] << 16);
+  for (k = 0; k < WINDOW; ++k) {
+    const uint32_t even = signed_even(rows[k]), odd = signed_odd(rows[k]);
+    task->weights[2 * k] = low_halves(even, odd);
+    task->weights[2 * k + 1] = (odd & 0xffffu) | (even & 0xffff0000u);
   }
-  to->bias = layer->bias[c];
-  to->multiplier = layer->multiplier[c];
+  task->bias = layer->bias[c];
+  task->multiplier = layer->multiplier[c];
+  task->place = (uint32_t)(c / 4 * 8 * TILE + c % 2 * 4 * TILE + c / 2 % 2 * 2);
 }
 
-/* Where the pixels of a row go, in bytes; returns the end. */
-static uint32_t *find_places(int first, int width, int channels, uint32_t *places) {
-  const uint32_t tile_bytes = (uint32_t)at_least_fours(channels) / 2 * TILE * 4;
-  uint32_t place = (uint32_t)(first / TILE) * tile_bytes;
-  int at = first % TILE, x;
+/* Where the pixels of a row go, in bytes behind those of the tile of the first one; returns the end.
+ * first: pixels before it in its tile.
+ */
+static uint32_t *find_places(int first, int width, uint32_t tile_bytes, uint32_t *places) {
+  uint32_t tile = 0;
+  int x;
   for (x = 0; x < width; ++x) {
-    *places++ = place + (uint32_t)at * 4;
-    if (++at == TILE) {
-      at = 0;
-      place += tile_bytes;
+    *places++ = tile + (uint32_t)first * 4;
+    if (++first == TILE) {
+      first = 0;
+      tile += tile_bytes;
     }
   }
   if (width % 2 == 1) {
@@ -481,30 +531,33 @@ void lucid_depthwise(const lucid_layer *layer, const uint8_t *const *rows, int c
                      void *between) {
   const int channels = layer->in_channels, width = layer->out_width, stride = layer->stride;
   const int pairs = (width + 1) / 2 * stride + 1, row_pairs = GROUP * pairs;
-  channel_task *const kernels = work; /* GROUP */
-  uint32_t *const spreads = (uint32_t *)(kernels + GROUP); /* WINDOW rows */
+  const int group = channels < GROUP ? channels : GROUP;
+  const uint32_t tile_bytes = (uint32_t)at_least_fours(channels) / 2 * TILE * 4;
+  channel_task *const tasks = work; /* GROUP */
+  uint32_t *const spreads = (uint32_t *)(tasks + GROUP); /* WINDOW rows */
   uint32_t *const places = spreads + WINDOW * row_pairs;
+  const uint32_t *end = NULL;
   int c, y, k;
   for (c = 0; c < channels; c += GROUP) {
-    /* The last four may be computed again. */
-    const int first = channels < GROUP ? 0 : c + GROUP <= channels ? c : channels - GROUP;
-    const int group = channels < GROUP ? channels : GROUP;
+    const int first = c + GROUP <= channels ? c : channels - group; /* some may be computed again */
+    uint32_t *seen[WINDOW + 1] = {spreads, spreads + row_pairs, spreads + 2 * row_pairs, NULL};
     int ready = 0; /* rows that are laid out */
-    for (k = 0; k < group; ++k) read_channel(layer, first + k, kernels + k);
+    for (k = 0; k < group; ++k) read_channel(layer, first + k, tasks + k);
     for (y = 0; y < count; ++y) {
-      const uint32_t *const end = find_places(y * width, width, channels, places);
+      const int pixel = y * width;
+      /* In all rows the same, if tiles do not go over their ends. */
+      if (end == NULL || width % TILE != 0) {
+        end = find_places(pixel % TILE, width, tile_bytes, places);
+      }
       for (; ready < y * stride + WINDOW; ++ready) {
         const uint8_t *row = rows[ready] == NULL ? NULL : rows[ready] + first;
-        spread_row(layer, row, group, pairs, spreads + ready % WINDOW * row_pairs);
+        seen[WINDOW] = seen[0];
+        for (k = 0; k < WINDOW; ++k) seen[k] = seen[k + 1];
+        spread_row(layer, row, group, pairs, seen[WINDOW - 1]);
       }
-      for (k = 0; k < group; ++k) {
-        const int at = first + k, seen = y * stride;
-        const uint32_t *const row0 = spreads + seen % WINDOW * row_pairs + k * pairs;
-        const uint32_t *const row1 = spreads + (seen + 1) % WINDOW * row_pairs + k * pairs;
-        const uint32_t *const row2 = spreads + (seen + 2) % WINDOW * row_pairs + k * pairs;
-        uint8_t *out = (uint8_t *)between + at / 4 * 8 * TILE + at % 2 * 4 * TILE + at / 2 % 2 * 2;
-        (stride == 1 ? depthwise_1 : depthwise_2)(row0, row1, row2, kernels + k, places, end, out);
-      }
+      (stride == 1 ? depthwise_1 : depthwise_2)(
+          seen[0], seen[1], seen[2], tasks, places, end,
+          (uint8_t *)between + (uint32_t)(pixel / TILE) * tile_bytes, group);
     }
   }
   if (layer->maximum < 255) {
