@@ -398,40 +398,65 @@ ASSEMBLY interleave(ARGUMENT const interleave_task *task) {
       "pop     {r4-r12, pc}           \n");
 }
 
-/* Outputs of one channel, four at a time. The assembly below knows the offsets. */
+/* Outputs of channels, four at a time. The assembly below knows the offsets. */
 typedef struct {
-  const uint8_t *seen;     /*  0: the first column */
-  int8_t *out;             /*  4 */
-  int32_t bias;            /*  8 */
-  float multiplier;        /* 12 */
-  uint32_t above_maximum;  /* 16: 2^32 - 1 - maximum */
-  uint32_t to_signed;      /* 20: maximum + 1 - 128 */
-  uint32_t seen_step;      /* 24: of four outputs */
-  uint32_t out_step;       /* 28: likewise */
-  uint32_t rest;           /* 32: outputs behind the last four, 0 to 3 */
-  uint32_t fours;          /* 36 */
-  const int8_t *weights;   /* 40: bytes 4 * column + row; at least five bytes before are 0 */
-  uint32_t column_bytes;   /* 44 */
+  const uint8_t *seen;     /*  0: a word before the first column of the first channel */
+  const int8_t *weights;   /*  4: nine a channel, from nine before those of the first */
+  int8_t *out;             /*  8: a byte before the first output */
+  const int32_t *bias;     /* 12 */
+  const float *multiplier; /* 16 */
+  int32_t channels;        /* 20 */
+  uint32_t above_maximum;  /* 24: 2^32 - 1 - maximum */
+  uint32_t to_signed;      /* 28: maximum + 1 - 128 */
+  uint32_t seen_step;      /* 32: of four outputs */
+  uint32_t out_step;       /* 36: likewise */
+  uint32_t rest;           /* 40: outputs behind the last four, 0 to 3 */
+  uint32_t fours;          /* 44 */
   uint32_t columns[4];     /* 48: offsets of what a load sees */
   uint32_t places[4];      /* 64: offsets of four outputs */
-} channel_task;
+} depthwise_task;
+
+/* Where the weight stands that belongs to byte 4 * column + row; the others are 0. */
+static const uint8_t kOrder[16] = {0, 3, 6, 0, 1, 4, 7, 0, 2, 5, 8, 0, 0, 0, 0, 0};
+#define TAPS "0x777"
 
 #define DEPTHWISE(NAME, SUMS)                                                                \
-  ASSEMBLY NAME(ARGUMENT const channel_task *task) {                                         \
+  ASSEMBLY NAME(ARGUMENT depthwise_task *task, ARGUMENT const uint8_t *order) {              \
     __asm__ volatile(                                                                        \
         ".syntax unified                \n"                                                  \
-        "push    {r4-r11, lr}           \n"                                                  \
+        "push    {r0, r4-r11, lr}       \n"                                                  \
         "vpush   {d8-d15}               \n"                                                  \
+        "vldrb.8 q0, [r1]               \n"                                                  \
+        "vmov.i32 q1, #0                \n"                                                  \
+        "sub     sp, sp, #48            \n" /* 0 order; 16 zeros; 32 weights; 112 task */    \
+        "vstrb.8 q0, [sp]               \n"                                                  \
+        "vstrb.8 q1, [sp, #16]          \n"                                                  \
         "vldrw.32 q6, [r0, #48]         \n"                                                  \
         "vldrw.32 q7, [r0, #64]         \n"                                                  \
-        "ldrd    r2, r4, [r0, #40]      \n"                                                  \
-        "vldrb.8 q0, [r2]               \n"                                                  \
-        "vldrb.8 q1, [r2, #-1]          \n" /* a row further down */                         \
-        "vldrb.8 q2, [r2, #-4]          \n" /* a column further right */                     \
-        "vldrb.8 q3, [r2, #-5]          \n"                                                  \
+        "add     r1, r0, #24            \n"                                                  \
+        "ldmia   r1, {r8, r9, r10, r11} \n"                                                  \
+        "5:                             \n" /* a channel */                                  \
+        "ldmia   r0, {r1-r6}            \n"                                                  \
+        "movw    r7, #" TAPS "          \n"                                                  \
+        "vmsr    p0, r7                 \n"                                                  \
+        "adds    r2, r2, #9             \n"                                                  \
+        "vldrb.8 q4, [sp]               \n"                                                  \
+        "vpst                           \n"                                                  \
+        "vldrbt.u8 q0, [r2, q4]         \n"                                                  \
+        "vstrb.8 q0, [sp, #32]          \n"                                                  \
+        "vldrb.8 q1, [sp, #31]          \n" /* a row further down */                         \
+        "vldrb.8 q2, [sp, #28]          \n" /* a column further right */                     \
+        "vldrb.8 q3, [sp, #27]          \n"                                                  \
+        "ldr     r7, [r5], #4           \n"                                                  \
+        "ldr     r12, [r4], #4          \n"                                                  \
+        "adds    r1, r1, #4             \n"                                                  \
+        "adds    r3, r3, #1             \n"                                                  \
+        "subs    r6, r6, #1             \n"                                                  \
+        "stmia   r0, {r1-r6}            \n"                                                  \
+        "mov     r5, r12                \n"                                                  \
         "mvn     r2, #0                 \n"                                                  \
         "vmsr    p0, r2                 \n"                                                  \
-        "ldmia   r0, {r1, r3, r5, r7, r8, r9, r10, r11, r12, lr} \n"                         \
+        "ldrd    r12, lr, [r0, #40]     \n"                                                  \
         "cmp     lr, #0                 \n"                                                  \
         "beq     3f                     \n"                                                  \
         "2:                             \n"                                                  \
@@ -459,8 +484,13 @@ typedef struct {
         "mov     lr, #1                 \n"                                                  \
         "b       2b                     \n"                                                  \
         "4:                             \n"                                                  \
+        "ldr     r0, [sp, #112]         \n"                                                  \
+        "ldr     r1, [r0, #20]          \n"                                                  \
+        "cmp     r1, #0                 \n"                                                  \
+        "bne     5b                     \n"                                                  \
+        "add     sp, sp, #48            \n"                                                  \
         "vpop    {d8-d15}               \n"                                                  \
-        "pop     {r4-r11, pc}           \n");                                                \
+        "pop     {r0, r4-r11, pc}       \n");                                                \
   }
 
 /* Two rows of two columns. */
@@ -494,18 +524,6 @@ DEPTHWISE(one_row_2,
           "vmladav.s8 r4, q0, q4          \n"
           "vldrw.32 q4, [r6, q6]          \n"
           "vmladav.s8 r6, q0, q4          \n")
-
-/* The weights of some channels, sixteen bytes each: byte 4 * column + row. */
-static void arrange_weights(const int8_t *weights, int channels, int8_t *arranged) {
-  static const uint8_t kOrder[16] = {0, 3, 6, 0, 1, 4, 7, 0, 2, 5, 8, 0, 0, 0, 0, 0};
-  const mve_pred16_t taps = 0x0777;
-  const uint8x16_t order = vldrbq_u8(kOrder);
-  vstrbq_s8(arranged, vdupq_n_s8(0));
-  for (; channels > 0; --channels, weights += 9) {
-    arranged += 16;
-    vstrbq_s8(arranged, vldrbq_gather_offset_z_s8(weights, order, taps));
-  }
-}
 
 /* Interleaves columns `begin` to `end` of four rows; those that are outside are zeros. */
 static void interleave_columns(const lucid_layer *layer, const uint8_t *const rows[ROWS], int first,
@@ -543,17 +561,15 @@ void lucid_depthwise(const lucid_layer *layer, const uint8_t *const *rows, int c
   const int group = smaller(channels, GROUP);
   const int columns = (LUCID_DEPTHWISE_WORK_BYTES(layer->in_width) - 60) / (ROWS * group);
   const int block = (columns - 2) / stride & ~3; /* outputs for which columns have room */
-  int8_t weights[16 * (GROUP + 1)];
-  channel_task task;
+  const uint32_t column_bytes = (uint32_t)group * ROWS;
+  depthwise_task task;
   int c, k, y, x;
   task.above_maximum = ~(uint32_t)layer->maximum;
   task.to_signed = (uint32_t)layer->maximum + 1 - 128;
-  task.column_bytes = (uint32_t)group * ROWS;
-  for (k = 0; k < 4; ++k) task.columns[k] = (uint32_t)k * task.column_bytes;
+  for (k = 0; k < 4; ++k) task.columns[k] = (uint32_t)k * column_bytes;
   for (c = 0; c < channels; c += GROUP) {
     const int first = smaller(c, channels - group); /* the last ones may be computed again */
     int height;                                     /* rows at once */
-    arrange_weights(layer->weights + 9 * first, group, weights);
     for (y = 0; y < count; y += height) {
       const uint8_t *seen[ROWS];
       height = stride == 1 && y + 1 < count ? 2 : 1;
@@ -562,22 +578,21 @@ void lucid_depthwise(const lucid_layer *layer, const uint8_t *const *rows, int c
         const int row = height == 2 ? k % 2 : 0, column = height == 2 ? k / 2 : k;
         task.places[k] = (uint32_t)((row * width + column) * channels);
       }
-      task.seen_step = (uint32_t)(stride * 4 / height) * task.column_bytes;
+      task.seen_step = (uint32_t)(stride * 4 / height) * column_bytes;
       task.out_step = (uint32_t)(4 / height * channels);
       for (x = 0; x < width; x += block) {
         const int outputs = smaller(width - x, block), begin = x * stride - layer->left;
-        task.fours = (uint32_t)(outputs * height / 4);
-        task.rest = (uint32_t)(outputs * height % 4);
         interleave_columns(layer, seen, first, group, begin, begin + (outputs - 1) * stride + WINDOW,
                            work);
-        for (k = 0; k < group; ++k) {
-          task.seen = (const uint8_t *)work + ROWS * k;
-          task.out = (int8_t *)between + (y * width + x) * channels + first + k;
-          task.bias = layer->bias[first + k];
-          task.multiplier = layer->multiplier[first + k];
-          task.weights = weights + 16 * (k + 1);
-          (stride == 2 ? one_row_2 : height == 2 ? two_rows : one_row)(&task);
-        }
+        task.seen = (const uint8_t *)work - ROWS;
+        task.weights = layer->weights + 9 * (first - 1);
+        task.out = (int8_t *)between + (y * width + x) * channels + first - 1;
+        task.bias = layer->bias + first;
+        task.multiplier = layer->multiplier + first;
+        task.channels = group;
+        task.fours = (uint32_t)(outputs * height / 4);
+        task.rest = (uint32_t)(outputs * height % 4);
+        (stride == 2 ? one_row_2 : height == 2 ? two_rows : one_row)(&task, kOrder);
       }
     }
   }
