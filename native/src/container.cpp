@@ -1,11 +1,9 @@
 #include "container.h"
 
 #include <algorithm>
-#include <cstring>
-#include <filesystem>
-#include <system_error>
+#include <string_view>
 #include <tuple>
-#include <utility>
+#include <unordered_map>
 
 #include "error.h"
 
@@ -23,17 +21,17 @@ constexpr char kVersion[] = "1";
 
 [[noreturn]] void fail(const std::string& message) { throw Error(ErrorKind::kFile, message); }
 
-const std::string* text_of(const Json* value) {
+const std::string_view* text_of(const Json* value) {
   return value != nullptr && value->type == Json::Type::kText ? &value->text : nullptr;
 }
 
 void check_metadata(const Json* metadata) {
-  const std::string* format = metadata ? text_of(metadata->find("format")) : nullptr;
+  const std::string_view* format = metadata ? text_of(metadata->find("format")) : nullptr;
   if (format == nullptr || *format != kFormat) {
     fail("a safetensors file of another program or kind: the format in its metadata is " +
          (format ? in_quotes(*format) : "none") + ", expected '" + kFormat + "'");
   }
-  const std::string* version = text_of(metadata->find("version"));
+  const std::string_view* version = text_of(metadata->find("version"));
   if (version == nullptr || *version != kVersion) {
     fail("version: expected '" + std::string(kVersion) + "', got " +
          (version ? in_quotes(*version) : "none") + "; a newer lucid may read it");
@@ -74,29 +72,6 @@ std::string described(const TensorType& tensor) {
 
 }  // namespace
 
-void MemorySource::read(std::uint64_t offset, void* to, std::size_t bytes) {
-  if (bytes > 0) std::memcpy(to, data_ + offset, bytes);
-}
-
-FileSource::FileSource(const std::string& path) {
-  const std::filesystem::path place = std::filesystem::u8path(path);
-  std::error_code error;
-  const auto status = std::filesystem::status(place, error);
-  if (error) fail("can't be opened (" + error.message() + ")");
-  if (!std::filesystem::is_regular_file(status)) fail("expected a file, found a folder or device");
-  file_.open(place, std::ios::binary);
-  file_.seekg(0, std::ios::end);
-  const std::streamoff end = file_.tellg();
-  if (!file_ || end < 0) fail("can't be opened");
-  bytes_ = static_cast<std::uint64_t>(end);
-}
-
-void FileSource::read(std::uint64_t offset, void* to, std::size_t bytes) {
-  file_.seekg(static_cast<std::streamoff>(offset));
-  file_.read(static_cast<char*>(to), static_cast<std::streamsize>(bytes));
-  if (!file_) fail("can't be read; it may have been changed meanwhile");
-}
-
 std::uint64_t TensorType::bytes() const {
   std::uint64_t product = item_bytes;
   for (const std::int64_t side : shape) product *= static_cast<std::uint64_t>(side);
@@ -116,9 +91,9 @@ Container::Container(Source& source) : source_(source) {
          " bytes (the limit is " + std::to_string(kMaxHeaderBytes) + ") and has " +
          std::to_string(size) + " bytes; it is truncated or of another format");
   }
-  std::string header(static_cast<std::size_t>(length), '\0');
-  source.read(8, header.data(), header.size());
-  layout_ = parse_json(header, "header");
+  header_.resize(static_cast<std::size_t>(length));
+  source.read(8, header_.data(), header_.size());
+  layout_ = parse_json(header_, "header");
   if (layout_.type != Json::Type::kObject) fail("header: expected a JSON object");
   const Json* metadata = layout_.find("__metadata__");
   check_metadata(metadata);
@@ -126,29 +101,34 @@ Container::Container(Source& source) : source_(source) {
   data_start_ = 8 + length;
 }
 
-void Container::check(const std::vector<TensorType>& expected) const {
+void Container::check(std::vector<TensorType>& expected) const {
   const std::size_t found_tensors = layout_.items.size() - 1;  // without the metadata
-  if (found_tensors > expected.size()) {  // before each is looked for among them
+  if (found_tensors > expected.size()) {
     fail("the file holds " + std::to_string(found_tensors) + " tensors, its layers have " +
          std::to_string(expected.size()));
   }
+  std::unordered_map<std::string_view, const Json*> entries;
+  entries.reserve(layout_.items.size());
+  for (const Json& entry : layout_.items) entries.emplace(entry.name, &entry);
   std::vector<std::tuple<std::uint64_t, std::uint64_t, const std::string*>> spans;
-  for (const TensorType& tensor : expected) {
-    const Json* entry = layout_.find(tensor.name);
-    if (entry == nullptr) fail("tensor " + tensor.name + " is missing");
-    const std::string* dtype = text_of(entry->find("dtype"));
-    if (entry->items.size() != 3 || dtype == nullptr || *dtype != tensor.dtype ||
-        !is_shape(entry->find("shape"), tensor.shape)) {
+  spans.reserve(expected.size());
+  for (TensorType& tensor : expected) {
+    const auto found = entries.find(tensor.name);
+    if (found == entries.end()) fail("tensor " + tensor.name + " is missing");
+    const Json& entry = *found->second;
+    const std::string_view* dtype = text_of(entry.find("dtype"));
+    if (entry.items.size() != 3 || dtype == nullptr || *dtype != tensor.dtype ||
+        !is_shape(entry.find("shape"), tensor.shape)) {
       fail("tensor " + tensor.name + ": expected " + described(tensor));
     }
-    const Json* offsets = entry->find("data_offsets");
-    std::uint64_t begin = 0, end = 0;
+    const Json* offsets = entry.find("data_offsets");
+    std::uint64_t end = 0;
     if (offsets == nullptr || offsets->type != Json::Type::kList || offsets->items.size() != 2 ||
-        !to_count(offsets->items[0], begin) || !to_count(offsets->items[1], end) || end < begin ||
-        end - begin != tensor.bytes()) {
+        !to_count(offsets->items[0], tensor.begin) || !to_count(offsets->items[1], end) ||
+        end < tensor.begin || end - tensor.begin != tensor.bytes()) {
       fail("tensor " + tensor.name + ": data_offsets do not fit its shape");
     }
-    spans.emplace_back(begin, end, &tensor.name);
+    spans.emplace_back(tensor.begin, end, &tensor.name);
   }
   std::sort(spans.begin(), spans.end());
   std::uint64_t position = 0;
@@ -166,10 +146,9 @@ void Container::check(const std::vector<TensorType>& expected) const {
   }
 }
 
-void Container::read(const TensorType& tensor, void* to) const {
-  std::uint64_t begin = 0;
-  to_count(layout_.find(tensor.name)->find("data_offsets")->items[0], begin);
-  source_.read(data_start_ + begin, to, static_cast<std::size_t>(tensor.bytes()));
+void Container::read(const TensorType& tensor, std::uint64_t offset, void* to,
+                     std::size_t bytes) const {
+  source_.read(data_start_ + tensor.begin + offset, to, bytes);
 }
 
 }  // namespace lucid

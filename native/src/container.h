@@ -5,47 +5,13 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <fstream>
 #include <string>
 #include <vector>
 
 #include "json.h"
+#include "source.h"
 
 namespace lucid {
-
-// Where the bytes come from. Tensors are read one at a time, so that a network never lies in memory
-// both as it is stored and as the kernels want it.
-class Source {
- public:
-  virtual ~Source() = default;
-  virtual std::uint64_t size() const = 0;
-  // The range lies within the source.
-  virtual void read(std::uint64_t offset, void* to, std::size_t bytes) = 0;
-};
-
-class MemorySource : public Source {
- public:
-  MemorySource(const void* data, std::size_t bytes)
-      : data_(static_cast<const char*>(data)), bytes_(bytes) {}
-  std::uint64_t size() const override { return bytes_; }
-  void read(std::uint64_t offset, void* to, std::size_t bytes) override;
-
- private:
-  const char* data_;
-  std::size_t bytes_;
-};
-
-class FileSource : public Source {
- public:
-  // `path` is UTF-8. Throws Error(kFile).
-  explicit FileSource(const std::string& path);
-  std::uint64_t size() const override { return bytes_; }
-  void read(std::uint64_t offset, void* to, std::size_t bytes) override;
-
- private:
-  std::ifstream file_;
-  std::uint64_t bytes_ = 0;
-};
 
 // A tensor that a file has to hold.
 struct TensorType {
@@ -53,6 +19,7 @@ struct TensorType {
   const char* dtype;  // safetensors' code
   std::size_t item_bytes;
   std::vector<std::int64_t> shape;
+  std::uint64_t begin = 0;  // where it stands among the tensors; check() finds it
 
   std::uint64_t bytes() const;
 };
@@ -61,19 +28,22 @@ class Container {
  public:
   // Reads and checks the header. Throws Error(kFile), as all functions here.
   explicit Container(Source& source);
+  Container(const Container&) = delete;
+  Container& operator=(const Container&) = delete;
 
   // The JSON text of the metadata's field "lucid".
   const std::string& text() const { return text_; }
 
-  // Checks that the file holds these tensors and nothing else.
-  void check(const std::vector<TensorType>& expected) const;
+  // Checks that the file holds these tensors and nothing else, and finds where.
+  void check(std::vector<TensorType>& expected) const;
 
-  // Reads a tensor that check() has seen; `to` has room for its bytes.
-  void read(const TensorType& tensor, void* to) const;
+  // Reads bytes of a tensor that check() has seen, from `offset` on; they lie within it.
+  void read(const TensorType& tensor, std::uint64_t offset, void* to, std::size_t bytes) const;
 
  private:
   Source& source_;
-  Json layout_;
+  std::string header_;
+  Json layout_;  // in the header
   std::string text_;
   std::uint64_t data_start_ = 0;
 };

@@ -227,7 +227,7 @@ Engine::~Engine() {
 }
 
 // Kernel sets may lay out what a pointwise layer gives in another way than what it takes, since a
-// depthwise layer stands between two of them. Where none does, one that copies is put there.
+// depthwise layer stands before it. Where none does, one that copies is put there.
 void Engine::pack(NetworkFile& file) {
   std::vector<std::size_t> offsets;
   std::size_t total = 0;
@@ -242,7 +242,7 @@ void Engine::pack(NetworkFile& file) {
     total += aligned(bytes);
   };
   for (const Layer& layer : file.layers()) {
-    const bool follows = !layers_.empty() && layers_.back().layer.kind == Kind::kPointwise;
+    const bool follows = !layers_.empty() && layers_.back().layer.kind != Kind::kDepthwise;
     if (follows && layer.kind == Kind::kPointwise) {
       Layer copy = layer;
       copy.kind = Kind::kDepthwise;
@@ -255,13 +255,15 @@ void Engine::pack(NetworkFile& file) {
   LayerValues values;
   for (std::size_t k = 0; k < layers_.size(); ++k) {
     PackedLayer& packed = layers_[k];
-    if (packed.is_copy) {
-      values.set_copy(packed.layer.in_channels);
-    } else {
-      file.next(values);
-    }
     char* const place = weights_.data() + offsets[k];
-    if (packed.layer.kind != Kind::kPool) kernels_.pack(values.weights(packed.layer), place);
+    do {
+      if (packed.is_copy) {
+        values.set_copy(packed.layer.in_channels);
+      } else {
+        file.next(values);
+      }
+      if (packed.layer.kind != Kind::kPool) kernels_.pack(values.weights(packed.layer), place);
+    } while (values.end < packed.layer.out_channels);
     packed.packed = place;
     packed.maximum = values.maximum;
     packed.ceiling = values.ceiling;

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstring>
+#include <iterator>
 
 #include "error.h"
 
@@ -12,7 +14,7 @@ constexpr int kMaxDepth = 32;
 
 class Parser {
  public:
-  Parser(std::string_view text, const std::string& what) : text_(text), what_(what) {}
+  Parser(std::string& text, const std::string& what) : text_(text), what_(what) {}
 
   Json parse() {
     Json value;
@@ -28,6 +30,8 @@ class Parser {
     throw Error(ErrorKind::kFile, what_ + ": no valid JSON (" + reason + " at byte " +
                                       std::to_string(position_) + ")");
   }
+
+  std::string_view rest() const { return std::string_view(text_).substr(position_); }
 
   // The next byte, or 0 at the end; no valid JSON has a 0.
   char peek() const { return position_ < text_.size() ? text_[position_] : '\0'; }
@@ -66,7 +70,7 @@ class Parser {
   }
 
   void parse_word(std::string_view word) {
-    if (text_.substr(position_, word.size()) != word) fail("unknown word");
+    if (rest().substr(0, word.size()) != word) fail("unknown word");
     position_ += word.size();
   }
 
@@ -78,15 +82,15 @@ class Parser {
       ++position_;
       return;
     }
+    const std::size_t first = open_.size();
     while (true) {
       skip_space();
-      value.items.emplace_back();
-      parse_value(value.items.back(), depth + 1);
-      skip_space();
+      parse_item({}, depth);
       if (peek() != ',') break;
       ++position_;
     }
     expect(']', "expected , or ]");
+    close(value, first);
   }
 
   void parse_object(Json& value, int depth) {
@@ -97,25 +101,41 @@ class Parser {
       ++position_;
       return;
     }
+    const std::size_t first = open_.size();
     while (true) {
       skip_space();
       if (peek() != '"') fail("expected a name");
-      value.names.push_back(parse_text());
+      const std::string_view name = parse_text();
       skip_space();
       expect(':', "expected :");
       skip_space();
-      value.items.emplace_back();
-      parse_value(value.items.back(), depth + 1);
-      skip_space();
+      parse_item(name, depth);
       if (peek() != ',') break;
       ++position_;
     }
     expect('}', "expected , or }");
-    std::vector<std::string_view> sorted(value.names.begin(), value.names.end());
-    std::sort(sorted.begin(), sorted.end());
-    if (std::adjacent_find(sorted.begin(), sorted.end()) != sorted.end()) {
+    close(value, first);
+    names_.clear();
+    for (const Json& item : value.items) names_.push_back(item.name);
+    std::sort(names_.begin(), names_.end());
+    if (std::adjacent_find(names_.begin(), names_.end()) != names_.end()) {
       fail("a name stands twice in an object that ends");
     }
+  }
+
+  void parse_item(std::string_view name, int depth) {
+    Json item;
+    item.name = name;
+    parse_value(item, depth + 1);
+    open_.push_back(std::move(item));
+    skip_space();
+  }
+
+  // Moves the open items from the first on to their list or object.
+  void close(Json& value, std::size_t first) {
+    const auto begin = open_.begin() + static_cast<std::ptrdiff_t>(first);
+    value.items.assign(std::make_move_iterator(begin), std::make_move_iterator(open_.end()));
+    open_.erase(begin, open_.end());
   }
 
   void parse_number(Json& value) {
@@ -139,7 +159,7 @@ class Parser {
       value.whole = false;
     }
     value.type = Json::Type::kNumber;
-    value.text = text_.substr(start, position_ - start);
+    value.text = std::string_view(text_).substr(start, position_ - start);
   }
 
   void parse_digits() {
@@ -147,28 +167,44 @@ class Parser {
     while (peek() >= '0' && peek() <= '9') ++position_;
   }
 
-  std::string parse_text() {
-    std::string result;
+  // What is read is written back where the text begins; no escape is shorter than what it says.
+  std::string_view parse_text() {
     ++position_;
+    const std::size_t start = position_;
+    std::size_t end = start;
     while (true) {
+      const std::size_t run = position_;
+      while (is_plain(peek())) ++position_;
+      put(end, run, position_ - run);
       const auto byte = static_cast<unsigned char>(peek());
       if (byte < 0x20) fail("a text with a control character or without an end");
       if (byte == '"') break;
       if (byte == '\\') {
-        parse_escape(result);
-      } else if (byte < 0x80) {
-        result += peek();
-        ++position_;
+        parse_escape(end);
       } else {
-        copy_character(result);
+        const std::size_t size = character_size();
+        put(end, position_, size);
+        position_ += size;
       }
     }
     ++position_;
-    return result;
+    return std::string_view(text_).substr(start, end - start);
   }
 
-  // A character of two to four bytes, each as The Unicode Standard's table 3-7 says.
-  void copy_character(std::string& result) {
+  static bool is_plain(char c) {
+    const auto byte = static_cast<unsigned char>(c);
+    return byte >= 0x20 && byte < 0x80 && c != '"' && c != '\\';
+  }
+
+  void put(std::size_t& end, std::size_t from, std::size_t size) {
+    if (end != from) std::memmove(text_.data() + end, text_.data() + from, size);
+    end += size;
+  }
+
+  void put(std::size_t& end, std::uint32_t byte) { text_[end++] = static_cast<char>(byte); }
+
+  // Bytes of the next character, two to four, each as The Unicode Standard's table 3-7 says.
+  std::size_t character_size() const {
     const auto byte = [this](std::size_t k) {
       return position_ + k < text_.size() ? static_cast<unsigned char>(text_[position_ + k]) : 0u;
     };
@@ -182,11 +218,10 @@ class Parser {
     bool valid = size != 0 && byte(1) >= low && byte(1) <= high;
     for (std::size_t k = 2; k < size; ++k) valid = valid && (byte(k) & 0xc0) == 0x80;
     if (!valid) fail("no UTF-8");
-    result += text_.substr(position_, size);
-    position_ += size;
+    return size;
   }
 
-  void parse_escape(std::string& result) {
+  void parse_escape(std::size_t& end) {
     ++position_;
     const char kind = peek();
     ++position_;
@@ -194,25 +229,19 @@ class Parser {
       case '"':
       case '\\':
       case '/':
-        result += kind;
-        return;
+        return put(end, static_cast<std::uint32_t>(kind));
       case 'b':
-        result += '\b';
-        return;
+        return put(end, '\b');
       case 'f':
-        result += '\f';
-        return;
+        return put(end, '\f');
       case 'n':
-        result += '\n';
-        return;
+        return put(end, '\n');
       case 'r':
-        result += '\r';
-        return;
+        return put(end, '\r');
       case 't':
-        result += '\t';
-        return;
+        return put(end, '\t');
       case 'u':
-        return append_utf8(result, parse_code_point());
+        return put_utf8(end, parse_code_point());
       default:
         fail("unknown escape");
     }
@@ -222,7 +251,7 @@ class Parser {
     std::uint32_t code = parse_hex();
     if (code >= 0xdc00 && code <= 0xdfff) fail("half a surrogate pair");
     if (code < 0xd800 || code > 0xdbff) return code;
-    if (text_.substr(position_, 2) != "\\u") fail("half a surrogate pair");
+    if (rest().substr(0, 2) != "\\u") fail("half a surrogate pair");
     position_ += 2;
     const std::uint32_t low = parse_hex();
     if (low < 0xdc00 || low > 0xdfff) fail("half a surrogate pair");
@@ -246,41 +275,40 @@ class Parser {
     return code;
   }
 
-  static void append_utf8(std::string& result, std::uint32_t code) {
-    const auto put = [&result](std::uint32_t byte) { result += static_cast<char>(byte); };
+  void put_utf8(std::size_t& end, std::uint32_t code) {
     if (code < 0x80) {
-      put(code);
+      put(end, code);
     } else if (code < 0x800) {
-      put(0xc0 | code >> 6);
-      put(0x80 | (code & 0x3f));
+      put(end, 0xc0 | code >> 6);
+      put(end, 0x80 | (code & 0x3f));
     } else if (code < 0x10000) {
-      put(0xe0 | code >> 12);
-      put(0x80 | (code >> 6 & 0x3f));
-      put(0x80 | (code & 0x3f));
+      put(end, 0xe0 | code >> 12);
+      put(end, 0x80 | (code >> 6 & 0x3f));
+      put(end, 0x80 | (code & 0x3f));
     } else {
-      put(0xf0 | code >> 18);
-      put(0x80 | (code >> 12 & 0x3f));
-      put(0x80 | (code >> 6 & 0x3f));
-      put(0x80 | (code & 0x3f));
+      put(end, 0xf0 | code >> 18);
+      put(end, 0x80 | (code >> 12 & 0x3f));
+      put(end, 0x80 | (code >> 6 & 0x3f));
+      put(end, 0x80 | (code & 0x3f));
     }
   }
 
-  std::string_view text_;
+  std::string& text_;
   const std::string& what_;
   std::size_t position_ = 0;
+  std::vector<Json> open_;                // items of the lists and objects that have not ended
+  std::vector<std::string_view> names_;  // of one that ends
 };
 
 }  // namespace
 
-const Json* Json::find(std::string_view name) const {
-  for (std::size_t k = 0; k < names.size(); ++k) {
-    if (names[k] == name) return &items[k];
+const Json* Json::find(std::string_view wanted) const {
+  for (const Json& item : items) {
+    if (item.name == wanted) return &item;
   }
   return nullptr;
 }
 
-Json parse_json(std::string_view text, const std::string& what) {
-  return Parser(text, what).parse();
-}
+Json parse_json(std::string& text, const std::string& what) { return Parser(text, what).parse(); }
 
 }  // namespace lucid

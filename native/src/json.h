@@ -5,27 +5,27 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 namespace lucid {
 
-// One value of a JSON text.
+// One value of a JSON text, which has to outlive it.
 struct Json {
   enum class Type : std::uint8_t { kNull, kBool, kNumber, kText, kList, kObject };
 
   Type type = Type::kNull;
-  bool whole = false;  // a number written without point and exponent
-  std::string text;    // of a text, UTF-8; of a number, as it is written
+  bool whole = false;     // a number written without point and exponent
+  std::string_view name;  // in its object
+  std::string_view text;  // of a text, UTF-8; of a number, as it is written
   std::vector<Json> items;
-  std::vector<std::string> names;  // of an object's items
 
   // The item of an object, or nullptr.
-  const Json* find(std::string_view name) const;
+  const Json* find(std::string_view wanted) const;
 };
 
 // Parses one value and nothing behind it: valid UTF-8, no name twice in an object, a bounded depth.
-// Throws Error(kFile) that begins with `what`.
-Json parse_json(std::string_view text, const std::string& what);
+// Escapes are resolved in place, so that no text is copied: `text` is another afterwards. Throws
+// Error(kFile) that begins with `what`.
+Json parse_json(std::string& text, const std::string& what);
 
 }  // namespace lucid

@@ -13,19 +13,26 @@ enum class Precision : std::uint8_t { kInt8, kFloat32, kBfloat16, kFloat32Split 
 
 enum class Kind : std::uint8_t { kStem, kDepthwise, kPointwise, kPool, kDense };
 
+// The width of the widest panel of any set: parts are whole panels.
+constexpr int kPartOutputs = 128;
+
 // A layer's weights as the network file has them. Convolutions are (out, in, 3, 3) for the stem,
 // (channels, 1, 3, 3) depthwise, (out, in) pointwise and dense. The pool has none.
 struct Weights {
   Kind kind;
   int in_channels;
   int out_channels;
+  // The outputs that the following are of: all, but of a pointwise or dense layer perhaps a part,
+  // from a multiple of kPartOutputs to the next or the end.
+  int begin;
+  int end;
   // int8 networks: the output is the accumulator, as float, times the channel's multiplier.
   const std::int8_t* weight_i8;
-  const std::int32_t* bias_i32;  // (out_channels,)
-  const float* multiplier;       // (out_channels,)
+  const std::int32_t* bias_i32;  // (end - begin,)
+  const float* multiplier;       // (end - begin,)
   // float networks; the stem's are for bytes: normalisation is folded in.
   const float* weight_f32;
-  const float* bias_f32;  // (out_channels,)
+  const float* bias_f32;  // (end - begin,)
   // The stem's value of a pixel outside the image, for each input channel. int8: a whole number.
   const float* outside;
 };
@@ -69,7 +76,7 @@ struct KernelSet {
 
   // Weights in this set's layout: made once, when a network is loaded; not of the pool. The size
   // follows from kind and channels alone; the rest may still be missing when it is asked for. The
-  // memory is zeroed.
+  // memory is zeroed. Parts are packed in order, so that each is still in the cache when it is.
   std::size_t (*packed_bytes)(const Weights&);
   void (*pack)(const Weights&, void* packed);
 

@@ -10,27 +10,51 @@
 namespace lucid {
 namespace {
 
-// From here on a buffer takes whole huge pages: fewer of them have to be looked up, and the kernel
-// hands them out in one go.
-constexpr std::size_t kHugePage = std::size_t{2} << 20;
+#if defined(__linux__)
 
-std::align_val_t alignment_of(std::size_t bytes) {
-  return std::align_val_t{bytes >= kHugePage ? kHugePage : kAlignment};
+// From here on memory comes from the system, which zeroes it page by page when it is first
+// touched, and takes it back at once. Not in huge pages: they gain the kernels nothing, and a
+// virtual machine may have to find them first, which takes milliseconds.
+constexpr std::size_t kPaged = std::size_t{128} << 10;
+
+bool is_paged(std::size_t bytes) { return bytes >= kPaged; }
+
+void* take_pages(std::size_t bytes) {
+  void* const pages =
+      mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (pages == MAP_FAILED) throw std::bad_alloc();
+  return pages;
 }
+
+void free_pages(void* pages, std::size_t bytes) { munmap(pages, bytes); }
+
+#else
+
+bool is_paged(std::size_t) { return false; }
+void* take_pages(std::size_t) { return nullptr; }
+void free_pages(void*, std::size_t) {}
+
+#endif
 
 }  // namespace
 
 Buffer::Buffer(std::size_t bytes) : bytes_(aligned(bytes)) {
   if (bytes_ == 0) return;
-  data_ = static_cast<char*>(::operator new(bytes_, alignment_of(bytes_)));
-#if defined(__linux__)
-  if (bytes_ >= kHugePage) madvise(data_, bytes_, MADV_HUGEPAGE);
-#endif
+  if (is_paged(bytes_)) {
+    data_ = static_cast<char*>(take_pages(bytes_));
+    return;
+  }
+  data_ = static_cast<char*>(::operator new(bytes_, std::align_val_t{kAlignment}));
   std::memset(data_, 0, bytes_);
 }
 
 Buffer::~Buffer() {
-  if (data_ != nullptr) ::operator delete(data_, alignment_of(bytes_));
+  if (data_ == nullptr) return;
+  if (is_paged(bytes_)) {
+    free_pages(data_, bytes_);
+  } else {
+    ::operator delete(data_, std::align_val_t{kAlignment});
+  }
 }
 
 }  // namespace lucid

@@ -1,13 +1,20 @@
 #include "network.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
+#include <cstring>
 #include <limits>
-#include <locale>
 #include <set>
-#include <sstream>
+#include <string_view>
+#include <system_error>
 
 #include "error.h"
+
+#if !defined(__cpp_lib_to_chars)
+#include <locale>
+#include <sstream>
+#endif
 
 namespace lucid {
 namespace {
@@ -54,15 +61,29 @@ void check_fields(const Json& object, std::size_t count, const std::string& wher
 }
 
 int whole_number(const Json& value, int low, int high, const std::string& where) {
-  long long number = -1;
+  int number = low - 1;
   if (value.type == Json::Type::kNumber && value.whole && value.text.size() <= 9) {
-    number = std::stoll(value.text);
+    std::from_chars(value.text.data(), value.text.data() + value.text.size(), number);
   }
   if (number < low || number > high) {
     fail(where + ": must be a whole number from " + std::to_string(low) + " to " +
          std::to_string(high) + ", got " + in_quotes(value.text));
   }
-  return static_cast<int>(number);
+  return number;
+}
+
+// NaN where it is too large.
+double to_double(std::string_view text) {
+  double value = std::numeric_limits<double>::quiet_NaN();
+#if defined(__cpp_lib_to_chars)
+  const char* const end = text.data() + text.size();
+  if (std::from_chars(text.data(), end, value).ec == std::errc()) return value;
+#else
+  std::istringstream stream{std::string(text)};
+  stream.imbue(std::locale::classic());  // a point is a point in every language
+  if (stream >> value) return value;
+#endif
+  return std::numeric_limits<double>::quiet_NaN();
 }
 
 // Numbers within limits, one a channel.
@@ -70,11 +91,7 @@ std::vector<double> numbers(const Json& list, double low, double high, const std
   std::vector<double> found;
   for (const Json& item : list.items) {
     double value = std::numeric_limits<double>::quiet_NaN();
-    if (item.type == Json::Type::kNumber) {
-      std::istringstream stream(item.text);
-      stream.imbue(std::locale::classic());  // a point is a point in every language
-      if (!(stream >> value)) value = std::numeric_limits<double>::quiet_NaN();
-    }
+    if (item.type == Json::Type::kNumber) value = to_double(item.text);
     if (!(value >= low && value <= high)) fail(where + ": a number is missing or out of range");
     found.push_back(value);
   }
@@ -92,7 +109,7 @@ bool is_name(const std::string& name) {
 Layer parse_layer(const Json& entry, const std::string& where) {
   if (entry.type != Json::Type::kObject) fail(where + "expected an object");
   check_fields(entry, 7, where);
-  const auto text = [&](const char* name) -> const std::string& {
+  const auto text = [&](const char* name) {
     return field(entry, name, Json::Type::kText, where).text;
   };
   const auto number = [&](const char* name, int high) {
@@ -101,12 +118,12 @@ Layer parse_layer(const Json& entry, const std::string& where) {
   Layer layer{};
   layer.name = text("name");
   if (!is_name(layer.name)) fail(where + "name: must be letters, digits, _ and .");
-  const std::string& kind = text("kind");
+  const std::string_view kind = text("kind");
   const auto known = std::find_if(std::begin(kKinds), std::end(kKinds),
                                   [&](const KindName& row) { return kind == row.name; });
   if (known == std::end(kKinds)) fail(where + "kind: unknown, " + in_quotes(kind));
   layer.kind = known->kind;
-  const std::string& padding = text("padding");
+  const std::string_view padding = text("padding");
   if (padding != "symmetric" && padding != "same") {
     fail(where + "padding: must be symmetric or same, got " + in_quotes(padding));
   }
@@ -116,12 +133,12 @@ Layer parse_layer(const Json& entry, const std::string& where) {
   layer.stride = number("stride", layer.kernel() > 1 ? 2 : 1);
   if ((layer.kind == Kind::kDepthwise || layer.kind == Kind::kPool) &&
       layer.in_channels != layer.out_channels) {
-    fail(where + "a " + kind + " layer has as many channels out as in");
+    fail(where + "a " + std::string(kind) + " layer has as many channels out as in");
   }
   if (layer.kind == Kind::kPool || layer.kind == Kind::kDense) {
     field(entry, "activation", Json::Type::kNull, where);
   } else {
-    const std::string& activation = text("activation");
+    const std::string_view activation = text("activation");
     if (activation != "relu" && activation != "relu6") {
       fail(where + "activation: must be relu or relu6, got " + in_quotes(activation));
     }
@@ -141,9 +158,14 @@ bool is_scale(float scale) {
 }
 
 void check_finite(const std::vector<float>& values, const std::string& name) {
+  constexpr std::uint32_t kExponent = 0x7f800000;
+  std::uint32_t found = 0;  // no branches: compilers make vector code of it
   for (const float value : values) {
-    if (!std::isfinite(value)) refuse(name + ": holds values that are not finite, or no float32");
+    std::uint32_t bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    found |= static_cast<std::uint32_t>((bits & kExponent) == kExponent);
   }
+  if (found != 0) refuse(name + ": holds values that are not finite, or no float32");
 }
 
 // What the sums of some of a channel's products lie between, with or without the bias, whatever the
@@ -161,21 +183,22 @@ struct Bounds {
 };
 
 Bounds accumulator_bounds(const std::int8_t* weight, std::size_t count, std::int32_t bias) {
-  // Blocks whose sums fit int, and no branches: compilers make vector code of it.
-  constexpr std::size_t kBlock = 1 << 16;
+  // Blocks whose sums fit 16 bits, and no branches: compilers make vector code of it.
+  constexpr std::size_t kBlock = 255;
   std::int64_t sum = 0, magnitude = 0;
   int least = 0;
   for (std::size_t start = 0; start < count; start += kBlock) {
     const std::size_t end = std::min(count, start + kBlock);
-    int block_sum = 0, block_magnitude = 0;
+    std::int16_t block_sum = 0, block_magnitude = 0, block_least = 0;
     for (std::size_t k = start; k < end; ++k) {
-      const int value = weight[k];
-      block_sum += value;
-      block_magnitude += value < 0 ? -value : value;
-      least = value < least ? value : least;
+      const std::int16_t value = weight[k];
+      block_sum = static_cast<std::int16_t>(block_sum + value);
+      block_magnitude = static_cast<std::int16_t>(block_magnitude + (value < 0 ? -value : value));
+      block_least = value < block_least ? value : block_least;
     }
     sum += block_sum;
     magnitude += block_magnitude;
+    least = std::min<int>(least, block_least);
   }
   return {(sum - magnitude) / 2 * kMaxActivation + std::min(bias, 0),
           (sum + magnitude) / 2 * kMaxActivation + std::max(bias, 0), least};
@@ -208,6 +231,8 @@ Weights LayerValues::weights(const Layer& layer) const {
   weights.kind = layer.kind;
   weights.in_channels = layer.in_channels;
   weights.out_channels = layer.out_channels;
+  weights.begin = begin;
+  weights.end = end;
   weights.weight_i8 = weight_i8.data();
   weights.bias_i32 = bias_i32.data();
   weights.multiplier = multiplier.data();
@@ -218,6 +243,8 @@ Weights LayerValues::weights(const Layer& layer) const {
 }
 
 void LayerValues::set_copy(int channels) {
+  begin = 0;
+  end = channels;
   const auto count = static_cast<std::size_t>(channels);
   constexpr std::size_t kTaps = 9, kMiddle = 4;
   weight_i8.assign(count * kTaps, 0);
@@ -235,10 +262,11 @@ void LayerValues::set_copy(int channels) {
 }
 
 NetworkFile::NetworkFile(Source& source) : container_(source) {
-  const Json values = parse_json(container_.text(), "lucid");
+  std::string text = container_.text();
+  const Json values = parse_json(text, "lucid");
   if (values.type != Json::Type::kObject) fail("lucid: expected a JSON object");
   check_fields(values, 6, "lucid: ");
-  const std::string& precision = field(values, "precision", Json::Type::kText, "").text;
+  const std::string_view precision = field(values, "precision", Json::Type::kText, "").text;
   if (precision != "int8" && precision != "float32") {
     fail("precision: must be float32 or int8, got " + in_quotes(precision));
   }
@@ -246,17 +274,16 @@ NetworkFile::NetworkFile(Source& source) : container_(source) {
   parse_layers(field(values, "layers", Json::Type::kList, ""));
   for (const Json& name : field(values, "class_names", Json::Type::kList, "").items) {
     if (name.type != Json::Type::kText) fail("class_names: expected texts");
-    class_names_.push_back(name.text);
+    class_names_.emplace_back(name.text);
   }
   parse_preprocessing(field(values, "preprocessing", Json::Type::kObject, ""));
   field(values, "metrics", Json::Type::kObject, "");
   field(values, "provenance", Json::Type::kObject, "");
   check_chain();
-  std::vector<TensorType> expected;
   for (const Layer& layer : layers_) {
-    for (TensorType& tensor : tensors_of(layer)) expected.push_back(std::move(tensor));
+    for (TensorType& tensor : tensors_of(layer)) tensors_.push_back(std::move(tensor));
   }
-  container_.check(expected);
+  container_.check(tensors_);
 }
 
 void NetworkFile::parse_layers(const Json& list) {
@@ -335,23 +362,34 @@ std::vector<TensorType> NetworkFile::tensors_of(const Layer& layer) const {
 
 void NetworkFile::next(LayerValues& values) {
   const Layer& layer = layers_[next_];
-  ++next_;
+  const TensorType* const tensors = tensors_.data() + next_tensor_;
+  const bool by_parts = layer.kind == Kind::kPointwise || layer.kind == Kind::kDense;
+  values.begin = next_output_;
+  values.end = by_parts ? std::min(layer.out_channels, next_output_ + kPartOutputs)
+                        : layer.out_channels;
   values.outside.clear();
   if (is_int8_) {
-    read_int8(layer, values);
+    read_int8(layer, tensors, values);
   } else {
-    read_float(layer, values);
+    read_float(layer, tensors, values);
   }
+  next_output_ = values.end;
+  if (next_output_ < layer.out_channels) return;
+  next_output_ = 0;
+  ++next_;
+  next_tensor_ += tensors_of(layer).size();
 }
 
-void NetworkFile::read_int8(const Layer& layer, LayerValues& values) {
-  const std::vector<TensorType> tensors = tensors_of(layer);
-  const float output_scale = layer.kind == Kind::kDense ? 1.0f : read_scale(tensors.back());
-  const double input_scale = input_scale_;
-  input_scale_ = output_scale;
+void NetworkFile::read_int8(const Layer& layer, const TensorType* tensors, LayerValues& values) {
+  if (values.begin == 0) {
+    const TensorType* const own_scale = tensors + (layer.kind == Kind::kPool ? 0 : 3);
+    values.input_scale = output_scale_;
+    output_scale_ = layer.kind == Kind::kDense ? 1.0f : read_scale(*own_scale);
+    values.output_scale = output_scale_;
+  }
+  const double input_scale = values.input_scale;
+  const float output_scale = output_scale_;
   if (layer.kind == Kind::kPool) {
-    values.input_scale = input_scale;
-    values.output_scale = output_scale;
     const double ratio = input_scale / output_scale;
     if (!(kMaxActivation * ratio < kMaxRequantised) ||
         ratio / kMaxPoolCells < static_cast<double>(kSmallestNormal)) {
@@ -361,11 +399,14 @@ void NetworkFile::read_int8(const Layer& layer, LayerValues& values) {
   }
   const auto& weights = values.weight_i8;
   auto& scale = values.multiplier;  // turned into multipliers one by one
-  read(tensors[0], values.weight_i8);
-  read(tensors[1], values.bias_i32);
-  read(tensors[2], scale);
+  read(tensors[0], values, values.weight_i8);
+  read(tensors[1], values, values.bias_i32);
+  read(tensors[2], values, scale);
   const double limit = layer.kind == Kind::kDense ? kMaxLogit : kMaxRequantised;
   const std::size_t taps = weights.size() / scale.size();
+  const auto number_of = [&](std::size_t channel) {
+    return std::to_string(static_cast<std::size_t>(values.begin) + channel);
+  };
   for (std::size_t channel = 0; channel < scale.size(); ++channel) {
     if (!is_scale(scale[channel])) {
       refuse(tensors[2].name + ": must be finite, above 0 and not subnormal");
@@ -374,7 +415,7 @@ void NetworkFile::read_int8(const Layer& layer, LayerValues& values) {
         accumulator_bounds(&weights[channel * taps], taps, values.bias_i32[channel]);
     if (bounds.least < -127) refuse(tensors[0].name + ": must be from -127 to 127, got -128");
     if (!bounds.fit_int32()) {
-      refuse(layer.name + ": the accumulator of channel " + std::to_string(channel) +
+      refuse(layer.name + ": the accumulator of channel " + number_of(channel) +
              " could be from " + std::to_string(bounds.low) + " to " +
              std::to_string(bounds.high) + ", which int32 can't hold");
     }
@@ -384,7 +425,7 @@ void NetworkFile::read_int8(const Layer& layer, LayerValues& values) {
     const float multiplier = fits ? static_cast<float>(wanted) : 0.0f;
     if (multiplier < kSmallestNormal ||
         bounds.magnitude() * static_cast<double>(multiplier) >= limit) {
-      refuse(layer.name + ": the multiplier of channel " + std::to_string(channel) +
+      refuse(layer.name + ": the multiplier of channel " + number_of(channel) +
              " gives results that are subnormal or too large; the scales do not fit one another");
     }
     scale[channel] = multiplier;
@@ -399,12 +440,11 @@ void NetworkFile::read_int8(const Layer& layer, LayerValues& values) {
   }
 }
 
-void NetworkFile::read_float(const Layer& layer, LayerValues& values) {
+void NetworkFile::read_float(const Layer& layer, const TensorType* tensors, LayerValues& values) {
   values.ceiling = layer.relu6 ? 6.0f : std::numeric_limits<float>::infinity();
   if (layer.kind == Kind::kPool) return;
-  const std::vector<TensorType> tensors = tensors_of(layer);
-  read(tensors[0], values.weight_f32);
-  read(tensors[1], values.bias_f32);
+  read(tensors[0], values, values.weight_f32);
+  read(tensors[1], values, values.bias_f32);
   check_finite(values.weight_f32, tensors[0].name);
   check_finite(values.bias_f32, tensors[1].name);
   if (layer.kind == Kind::kStem) {
@@ -433,15 +473,20 @@ void NetworkFile::fold_normalisation(const Layer& stem, LayerValues& values) con
   }
 }
 
+// The values of the outputs that `part` is of.
 template <class Value>
-void NetworkFile::read(const TensorType& tensor, std::vector<Value>& values) const {
-  values.resize(static_cast<std::size_t>(tensor.bytes()) / sizeof(Value));
-  container_.read(tensor, values.data());
+void NetworkFile::read(const TensorType& tensor, const LayerValues& part,
+                       std::vector<Value>& values) const {
+  const std::uint64_t output = tensor.bytes() / static_cast<std::uint64_t>(tensor.shape[0]);
+  const auto outputs = static_cast<std::size_t>(part.end - part.begin);
+  const std::size_t bytes = static_cast<std::size_t>(output) * outputs;
+  values.resize(bytes / sizeof(Value));
+  container_.read(tensor, output * static_cast<std::uint64_t>(part.begin), values.data(), bytes);
 }
 
 float NetworkFile::read_scale(const TensorType& tensor) const {
   float scale = 0;
-  container_.read(tensor, &scale);
+  container_.read(tensor, 0, &scale, sizeof scale);
   if (!is_scale(scale)) refuse(tensor.name + ": must be finite, above 0 and not subnormal");
   return scale;
 }

@@ -32,8 +32,10 @@ struct Layer {
   std::int64_t multiply_adds(std::int64_t pixels) const;
 };
 
-// What the kernels need of a layer beside its structure.
+// What the kernels need of a layer, or of a part of its outputs, beside its structure.
 struct LayerValues {
+  int begin = 0;  // the part
+  int end = 0;
   // Empty, or as long as kernels.h says.
   std::vector<std::int8_t> weight_i8;
   std::vector<std::int32_t> bias_i32;
@@ -65,8 +67,8 @@ class NetworkFile {
   // The JSON object that describes the network.
   const std::string& text() const { return container_.text(); }
 
-  // Reads and checks the next layer; each is read once, from the first to the last. Memory that the
-  // values have from another layer is used again.
+  // Reads and checks the next layer, or the next part of its outputs; each is read once, from the
+  // first to the last. Memory that the values have from another is used again.
   void next(LayerValues& values);
 
  private:
@@ -74,11 +76,11 @@ class NetworkFile {
   void parse_preprocessing(const Json& values);
   void check_chain();
   std::vector<TensorType> tensors_of(const Layer& layer) const;
-  void read_int8(const Layer& layer, LayerValues& values);
-  void read_float(const Layer& layer, LayerValues& values);
+  void read_int8(const Layer& layer, const TensorType* tensors, LayerValues& values);
+  void read_float(const Layer& layer, const TensorType* tensors, LayerValues& values);
   void fold_normalisation(const Layer& stem, LayerValues& values) const;
   template <class Value>
-  void read(const TensorType& tensor, std::vector<Value>& values) const;
+  void read(const TensorType& tensor, const LayerValues& part, std::vector<Value>& values) const;
   float read_scale(const TensorType& tensor) const;
 
   Container container_;
@@ -88,8 +90,11 @@ class NetworkFile {
   int resolution_ = 0;
   std::vector<double> mean_;
   std::vector<double> std_;
-  std::size_t next_ = 0;
-  float input_scale_ = 1;  // of the next layer
+  std::vector<TensorType> tensors_;  // of all layers
+  std::size_t next_ = 0;             // layer
+  std::size_t next_tensor_ = 0;      // its first
+  int next_output_ = 0;
+  float output_scale_ = 1;  // of the layer, or of the one before
 };
 
 }  // namespace lucid

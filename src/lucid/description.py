@@ -134,7 +134,9 @@ def _check_json(where: str, value: Any, depth: int) -> None:
 
 def _is_text(value: object, allowed: str = "") -> bool:
     """Whether a value is a text that a terminal can show: no control code, no lone surrogate."""
-    return isinstance(value, str) and not any(
+    if not isinstance(value, str):
+        return False
+    return value.isprintable() or not any(  # almost all are, and asking for that is quick
         unicodedata.category(character) in ("Cc", "Cs") and character not in allowed
         for character in value
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -333,6 +334,10 @@ def _load_path(path: Path, options: tuple[str, str, int]) -> _native.Engine:
     else:
         engine = _module().load_file(str(path), *options)
     return engine
+
+
+with suppress(ImportError):  # here, so that no engine waits for it; who needs it says what is wrong
+    importlib.import_module("lucid._native")
 
 
 def _module() -> ModuleType:

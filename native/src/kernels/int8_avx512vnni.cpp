@@ -27,6 +27,7 @@ namespace lucid::int8_avx512vnni {
 namespace {
 
 #include "int8_avx512vnni_layout.inc"
+#include "int8_avx512vnni_weights.inc"
 #include "int8_avx512vnni_stem.inc"
 #include "int8_avx512vnni_depthwise.inc"
 #include "int8_avx512vnni_pointwise.inc"
@@ -48,6 +49,7 @@ std::size_t tensor_bytes(const Tensor& t, int block) {
 }
 
 std::size_t packed_bytes(const Weights& w, int multiple) {
+  if (w.kind == Kind::kPool) return 0;
   const auto lanes = static_cast<std::size_t>(lanes_of(w.kind, w.out_channels));
   const std::size_t panels =
       static_cast<std::size_t>(divide_up(w.out_channels, static_cast<int>(lanes)));
@@ -58,29 +60,23 @@ std::size_t packed_bytes(const Weights& w, int multiple) {
 }
 
 void pack(const Weights& w, void* packed, int multiple) {
-  const int lanes = lanes_of(w.kind, w.out_channels);
-  const int block = w.kind == Kind::kDepthwise ? block_of(w.out_channels) : lanes;
-  const int panels = divide_up(w.out_channels, lanes);
+  const int padded = round_up(w.out_channels, lanes_of(w.kind, w.out_channels));
   const int quads = round_up(quads_of(w.kind, w.in_channels), multiple);
   auto* bias = static_cast<std::int32_t*>(packed);
-  auto* multiplier = reinterpret_cast<float*>(bias + panels * lanes);
-  auto* weights = reinterpret_cast<std::int8_t*>(multiplier + panels * lanes);
-  for (int panel = 0; panel < panels; ++panel) {
-    for (int lane = 0; lane < lanes; ++lane) {
-      const int output = panel * lanes + lane % block;
-      if (output >= w.out_channels) continue;
-      bias[panel * lanes + lane] = w.bias_i32[output];
-      multiplier[panel * lanes + lane] = w.multiplier[output];
-      for (int at = 0; at < quads * 4; ++at) {
-        weights[((panel * quads + at / 4) * lanes + lane) * 4 + at % 4] = weight_at(w, output, at);
-      }
-    }
-  }
-  if (w.kind == Kind::kStem) {
-    std::int8_t* outside = weights + panels * quads * lanes * 4;
-    for (int c = 0; c < w.in_channels; ++c) {
-      outside[c] = static_cast<std::int8_t>(static_cast<int>(w.outside[c]));
-    }
+  auto* multiplier = reinterpret_cast<float*>(bias + padded);
+  auto* weights = reinterpret_cast<std::int8_t*>(multiplier + padded);
+  pack_scales(w, w.bias_i32, bias);
+  pack_scales(w, w.multiplier, multiplier);
+  switch (w.kind) {
+    case Kind::kStem:
+      return pack_stem(w, quads, weights);
+    case Kind::kDepthwise:
+      return pack_depthwise(w, weights);
+    case Kind::kPointwise:
+    case Kind::kDense:
+      return pack_matrix(w, quads, weights);
+    case Kind::kPool:
+      break;
   }
 }
 

@@ -95,7 +95,8 @@ std::size_t pointwise_packed_bytes(const Weights& w) {
 
 void pack_pointwise(const Weights& w, char* packed) {
   const int planes = input_planes(w);
-  for (int index = 0; index < divide_up(w.out_channels, kQuad); ++index) {
+  packed += size(w.begin / kQuad) * bytes_of_block(planes);
+  for (int index = w.begin / kQuad; index < divide_up(w.end, kQuad); ++index) {
     Block block;
     read_scales(w, index, block.bias, block.multiplier);
     std::memcpy(packed, &block, sizeof block);

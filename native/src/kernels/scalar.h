@@ -69,12 +69,13 @@ class ScalarKernels {
     auto* const values = reinterpret_cast<Weight*>(base + parts.weights);
     const int in = inputs(weights.kind, weights.in_channels), out = weights.out_channels;
     const int window = taps(weights.kind);
-    for (int o = 0; o < out; ++o) {
-      channels[o] = Type::channel(weights, size(o));
+    for (int o = weights.begin; o < weights.end; ++o) {
+      const int given = o - weights.begin;
+      channels[o] = Type::channel(weights, size(given));
       for (int i = 0; i < in; ++i) {
         for (int tap = 0; tap < window; ++tap) {
           values[(size(tap) * size(in) + size(i)) * size(out) + size(o)] =
-              Type::weight(weights, (size(o) * size(in) + size(i)) * size(window) + size(tap));
+              Type::weight(weights, (size(given) * size(in) + size(i)) * size(window) + size(tap));
         }
       }
     }

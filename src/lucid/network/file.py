@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from lucid import checkpoint
 from lucid.checks import check_choice, check_names
 from lucid.container import (
+    MAX_FILE_BYTES,
     Format,
     TensorType,
     container_bytes,
@@ -29,6 +30,7 @@ from lucid.container import (
 )
 from lucid.description import Description, parse_preprocessing
 from lucid.errors import CheckpointError
+from lucid.files import open_file
 from lucid.network.consistency import check_chain
 from lucid.network.floating import FloatLayer, FloatNetwork, FloatPool
 from lucid.network.integer import Int8Layer, Int8Network, Int8Pool
@@ -36,6 +38,7 @@ from lucid.network.layers import Layer
 
 FORMAT = Format("lucid-network", 1, "lucid.network.write_network")
 MAX_LAYERS = 1000
+_START = f'{{"__metadata__":{{"format":"{FORMAT.name}",'.encode()
 
 StoredPrecision = Literal["float32", "int8"]
 Network = FloatNetwork | Int8Network
@@ -104,7 +107,13 @@ def read_network(path: str | Path) -> Network:
 
 
 def is_network(path: str | Path) -> bool:
-    """Whether a file is a network; raises CheckpointError if it is no checkpoint either."""
+    """Whether a file is a network; raises CheckpointError if it is no checkpoint either.
+
+    What a network file holds beside its format is checked by who reads it.
+    """
+    with open_file(path, max_bytes=MAX_FILE_BYTES, error=CheckpointError) as file:
+        if file.read(8 + len(_START))[8:] == _START:  # as this package writes it
+            return True
     with open_container(path, checkpoint.FORMAT, FORMAT) as container:
         return container.format == FORMAT
 
