@@ -88,7 +88,7 @@ class CExport:
 
 
 def to_c(
-    network: FloatNetwork | Int8Network, *, prefix: str = "model", image: Pixels | None = None
+    network: FloatNetwork | Int8Network, prefix: str = "model", *, image: Pixels | None = None
 ) -> CExport:
     """An int8 network as C99 sources, for images of the resolution of its preprocessing.
 

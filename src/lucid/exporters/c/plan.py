@@ -24,6 +24,7 @@ MAX_ROWS = 16  # LUCID_MAX_ROWS of kernels.h
 _WINDOW = 3
 _ALIGNMENT = 4  # bytes, of every place in the memory
 _LARGEST = 2**16 - 1  # of what the C structures hold in 16 bits
+_MOST_MEMORY = 2**31 - 1
 _STEM_PIXELS = 36  # that the stem's kernels lay out at once, at most
 
 
@@ -134,7 +135,7 @@ def make_plan(network: Sequence[Layer], height: int, width: int) -> Plan:
 
     Raises:
         ConfigError: a side or a number of channels is over 65,535, which the C structures do not
-            hold.
+            hold, or the memory is 2 GiB or more.
     """
     layers = sized_layers(network, height, width)
     largest = max(max(layer.input_shape + layer.output_shape) for layer in layers)
@@ -144,7 +145,10 @@ def make_plan(network: Sequence[Layer], height: int, width: int) -> Plan:
         )
     stages = len(layers) // 2  # without the pool
     plans = [_plan(layers, streamed) for streamed in range(1, stages + 1)]
-    return min(plans, key=lambda plan: plan.memory)
+    best = min(plans, key=lambda plan: plan.memory)
+    if best.memory > _MOST_MEMORY:
+        raise ConfigError(f"{best.memory:,} bytes of RAM are more than the C export can address")
+    return best
 
 
 def _plan(layers: tuple[SizedLayer, ...], streamed: int) -> Plan:

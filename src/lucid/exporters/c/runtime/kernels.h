@@ -88,7 +88,7 @@
 
 /* Bytes that a kernel needs to work with, 4-byte aligned; none of it lasts beyond a call. */
 #ifndef LUCID_STEM_WORK_BYTES
-#define LUCID_STEM_WORK_BYTES(out_width, in_channels) 0
+#define LUCID_STEM_WORK_BYTES(out_width, in_channels) (18 * (in_channels))
 #endif
 #ifndef LUCID_DEPTHWISE_WORK_BYTES
 #define LUCID_DEPTHWISE_WORK_BYTES(in_width) 0

@@ -38,57 +38,120 @@ static inline uint8_t requantise(int32_t sum, float multiplier, uint32_t maximum
   return (uint8_t)bits_of(float_of(bits) + ROUNDER);
 }
 
+#if !defined(LUCID_HAS_STEM) || !defined(LUCID_HAS_POINTWISE)
+/* All channels of two pixels at once: a weight that has been read is used for both, a value for two
+ * channels. Without a second pixel, or where one channel is left, the first counts for both.
+ *
+ * first, second: `inputs` values of each pixel. out, next: their channels.
+ */
+static void two_pixels(const lucid_layer *layer, int inputs, const uint8_t *first,
+                       const uint8_t *second, uint8_t *out, uint8_t *next) {
+  const int channels = layer->out_channels;
+  const uint32_t maximum = bits_of((float)layer->maximum);
+  int o, i;
+  for (o = 0; o < channels; o += 2) {
+    const int other = o + 1 < channels ? o + 1 : o;
+    const int8_t *weights = layer->weights + o * inputs;
+    const int8_t *others = layer->weights + other * inputs;
+    int32_t a = layer->bias[o], b = layer->bias[other], c = a, d = b;
+    for (i = 0; i < inputs; ++i) {
+      a += weights[i] * first[i];
+      b += others[i] * first[i];
+      c += weights[i] * second[i];
+      d += others[i] * second[i];
+    }
+    out[o] = requantise(a, layer->multiplier[o], maximum);
+    out[other] = requantise(b, layer->multiplier[other], maximum);
+    next[o] = requantise(c, layer->multiplier[o], maximum);
+    next[other] = requantise(d, layer->multiplier[other], maximum);
+  }
+}
+#endif
+
 #ifndef LUCID_HAS_STEM
+/* Lays the window of one pixel out in the order of the weights. */
+static void lay_out(const lucid_layer *layer, const uint8_t *const rows[3],
+                    const uint8_t *outside, int x, uint8_t *window) {
+  const int channels = layer->in_channels;
+  int tap, i;
+  for (tap = 0; tap < 9; ++tap) {
+    const int column = x * layer->stride - layer->left + tap % 3;
+    const uint8_t *pixel = outside;
+    if (rows[tap / 3] != NULL && column >= 0 && column < layer->in_width) {
+      pixel = rows[tap / 3] + column * channels;
+    }
+    for (i = 0; i < channels; ++i) *window++ = pixel[i];
+  }
+}
+
 void lucid_stem_row(const lucid_layer *layer, const uint8_t *const rows[3], const uint8_t *outside,
                     void *work, uint8_t *out) {
-  const int channels = layer->in_channels, width = layer->in_width;
-  const uint32_t maximum = bits_of((float)layer->maximum);
-  int x, o, tap, i;
-  (void)work;
-  for (x = 0; x < layer->out_width; ++x) {
-    const uint8_t *seen[9];
-    const int8_t *weights = layer->weights;
-    for (tap = 0; tap < 9; ++tap) {
-      const uint8_t *row = rows[tap / 3];
-      const int column = x * layer->stride - layer->left + tap % 3;
-      const int inside = row != NULL && column >= 0 && column < width;
-      seen[tap] = inside ? row + column * channels : outside;
-    }
-    for (o = 0; o < layer->out_channels; ++o) {
-      int32_t sum = layer->bias[o];
-      for (tap = 0; tap < 9; ++tap) {
-        for (i = 0; i < channels; ++i) sum += *weights++ * seen[tap][i];
-      }
-      *out++ = requantise(sum, layer->multiplier[o], maximum);
-    }
+  const int inputs = 9 * layer->in_channels, width = layer->out_width;
+  uint8_t *const first = work, *const second = first + inputs;
+  int x;
+  for (x = 0; x < width; x += 2) {
+    const int is_pair = x + 1 < width;
+    lay_out(layer, rows, outside, x, first);
+    if (is_pair) lay_out(layer, rows, outside, x + 1, second);
+    two_pixels(layer, inputs, first, is_pair ? second : first, out,
+               is_pair ? out + layer->out_channels : out);
+    out += 2 * layer->out_channels;
   }
 }
 #endif
 
 #ifndef LUCID_HAS_DEPTHWISE
+/* One pixel whose window is inside the image; `window` holds the places of its rows. */
+static void inner_pixel(const lucid_layer *layer, const uint8_t *const window[3], uint8_t *out) {
+  const int channels = layer->in_channels;
+  const uint32_t maximum = bits_of((float)layer->maximum);
+  const int8_t *w = layer->weights;
+  int c, row;
+  for (c = 0; c < channels; ++c) {
+    int32_t sum = layer->bias[c];
+    for (row = 0; row < 3; ++row, w += 3) {
+      const uint8_t *seen = window[row] + c;
+      sum += w[0] * seen[0] + w[1] * seen[channels] + w[2] * seen[2 * channels];
+    }
+    out[c] = requantise(sum, layer->multiplier[c], maximum);
+  }
+}
+
+/* One pixel at column `x` of the input, some of whose window is outside, where there are zeros. */
+static void edge_pixel(const lucid_layer *layer, const uint8_t *const *rows, int x, uint8_t *out) {
+  const int channels = layer->in_channels;
+  const uint32_t maximum = bits_of((float)layer->maximum);
+  int c, tap;
+  for (c = 0; c < channels; ++c) {
+    const int8_t *weights = layer->weights + 9 * c;
+    int32_t sum = layer->bias[c];
+    for (tap = 0; tap < 9; ++tap) {
+      const int column = x + tap % 3;
+      if (rows[tap / 3] == NULL || column < 0 || column >= layer->in_width) continue;
+      sum += weights[tap] * rows[tap / 3][column * channels + c];
+    }
+    out[c] = requantise(sum, layer->multiplier[c], maximum);
+  }
+}
+
 void lucid_depthwise(const lucid_layer *layer, const uint8_t *const *rows, int count, void *work,
                      void *between) {
-  const int channels = layer->in_channels, width = layer->in_width;
-  const uint32_t maximum = bits_of((float)layer->maximum);
+  const int channels = layer->in_channels;
   uint8_t *out = between;
-  int y, x, c, k, tap;
+  int y, x;
   (void)work;
   for (y = 0; y < count; ++y, rows += layer->stride) {
-    for (x = 0; x < layer->out_width; ++x) {
-      const uint8_t *seen[9]; /* where the window is inside the image */
-      int place[9];
-      int inside = 0;
-      for (tap = 0; tap < 9; ++tap) {
-        const int column = x * layer->stride - layer->left + tap % 3;
-        if (rows[tap / 3] == NULL || column < 0 || column >= width) continue;
-        seen[inside] = rows[tap / 3] + column * channels;
-        place[inside++] = tap;
-      }
-      for (c = 0; c < channels; ++c) {
-        const int8_t *weights = layer->weights + 9 * c;
-        int32_t sum = layer->bias[c];
-        for (k = 0; k < inside; ++k) sum += weights[place[k]] * seen[k][c];
-        *out++ = requantise(sum, layer->multiplier[c], maximum);
+    const int is_inner = rows[0] != NULL && rows[1] != NULL && rows[2] != NULL;
+    for (x = 0; x < layer->out_width; ++x, out += channels) {
+      const int column = x * layer->stride - layer->left;
+      if (is_inner && column >= 0 && column + 2 < layer->in_width) {
+        const uint8_t *window[3];
+        window[0] = rows[0] + column * channels;
+        window[1] = rows[1] + column * channels;
+        window[2] = rows[2] + column * channels;
+        inner_pixel(layer, window, out);
+      } else {
+        edge_pixel(layer, rows, column, out);
       }
     }
   }
@@ -98,18 +161,16 @@ void lucid_depthwise(const lucid_layer *layer, const uint8_t *const *rows, int c
 #ifndef LUCID_HAS_POINTWISE
 void lucid_pointwise(const lucid_layer *layer, const void *between, int pixels, void *work,
                      uint8_t *out) {
-  const int channels = layer->in_channels;
-  const uint32_t maximum = bits_of((float)layer->maximum);
+  const int inputs = layer->in_channels;
   const uint8_t *in = between;
-  int x, o, i;
+  int x;
   (void)work;
-  for (x = 0; x < pixels; ++x, in += channels) {
-    const int8_t *weights = layer->weights;
-    for (o = 0; o < layer->out_channels; ++o) {
-      int32_t sum = layer->bias[o];
-      for (i = 0; i < channels; ++i) sum += *weights++ * in[i];
-      *out++ = requantise(sum, layer->multiplier[o], maximum);
-    }
+  for (x = 0; x < pixels; x += 2) {
+    const int is_pair = x + 1 < pixels;
+    two_pixels(layer, inputs, in, is_pair ? in + inputs : in, out,
+               is_pair ? out + layer->out_channels : out);
+    in += 2 * inputs;
+    out += 2 * layer->out_channels;
   }
 }
 #endif
