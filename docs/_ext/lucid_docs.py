@@ -17,6 +17,9 @@ from sphinx.util.docutils import SphinxDirective
 from sphinxcontrib.mermaid import Mermaid, mermaid
 
 from lucid.architecture import MobileNetArguments, tensor_shapes
+from lucid.exporters.c import make_plan
+from lucid.exporters.c.boards import need
+from lucid.exporters.formats import FORMATS
 from lucid.network import Totals, layers, sized_layers, totals
 
 Rows = Iterable[Sequence[str]]
@@ -250,6 +253,40 @@ def runtimes() -> Rows:
             )
 
 
+def formats() -> Rows:
+    """What each format keeps, as its row of the table in lucid.exporters.formats says."""
+    yield ("``--format``", "Files", "Takes", "Batch", "Names and preprocessing", "Extra")
+    for name, one in FORMATS.items():
+        yield (
+            f"``{name}``",
+            f"{one.title}, ``{one.suffix}``",
+            one.images,
+            "any" if one.dynamic_batch else "1",
+            one.keeps,
+            f"``{one.extra}``",
+        )
+
+
+def exports() -> Rows:
+    """What benchmarks/exports.py found out about the files of every format."""
+    yield ("Format", "Precision", "Run by", "MB", "Largest difference", "Same class", "Top-1")
+    path = RESULTS / "exports.json"
+    if not path.exists():
+        yield ("not measured yet", "", "", "", "", "", "")
+        return
+    for file in json.loads(path.read_text())["results"]["files"]:
+        one = file["verification"]
+        yield (
+            file["format"],
+            file["precision"],
+            f"{one['runtime']} {one['version']}",
+            f"{file['bytes'] / 1e6:.2f}",
+            f"{one['difference']:.2g}" if one["difference"] else "none: the same bits",
+            f"{one['agreement']:.2%}",
+            f"{one['top1']:.2%}",
+        )
+
+
 def _fastest(mine: dict[str, Any], others: list[dict[str, Any]]) -> str:
     """The fastest of the others, and how many times as long as lucid it takes, round by round."""
     if not others:
@@ -259,12 +296,39 @@ def _fastest(mine: dict[str, Any], others: list[dict[str, Any]]) -> str:
     return f"{median(ratios):.2f} times as long: {best['peer']} {best['precision']}"
 
 
+def device_memory() -> Rows:
+    """Bytes that the C export takes of a device."""
+    yield (
+        "width",
+        "image",
+        "classes",
+        "weights, biases, multipliers",
+        "RAM, rows pushed",
+        "RAM, with the image",
+        "largest input and output of a layer",
+    )
+    for width, side, classes in ((0.25, 96, 2), (0.25, 128, 5), (0.25, 224, 1000), (0.5, 96, 2)):
+        arguments = MobileNetArguments(width_multiplier=width, num_classes=classes, last_stride=1)
+        network = layers(arguments)
+        flash = sum(
+            4 if layer.kind == "pool" else layer.weights + 8 * layer.out_channels
+            for layer in network
+        )
+        needed = need(make_plan(network, side, side), flash)
+        whole = totals(sized_layers(network, side, side)).peak.activations
+        numbers = (classes, needed.flash, needed.rows, needed.image, whole)
+        yield (str(width), f"{side}x{side}x3", *(f"{number:,}" for number in numbers))
+
+
 TABLES: dict[str, Callable[[], Rows]] = {
     "costs": costs,
+    "device-memory": device_memory,
     "kernel-sets": kernel_sets,
     "layers": every_layer,
     "memory": memory,
     "profiles": profiles,
+    "exports": exports,
+    "formats": formats,
     "recipe": recipe,
     "runtimes": runtimes,
     "sizes": sizes,
