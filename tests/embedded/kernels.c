@@ -26,6 +26,7 @@ void portable_dense(const lucid_layer *, const uint8_t *, float *);
 #define GUARD 64
 #define FILL 0xA5
 
+static uint8_t spare[LARGEST]; /* for the portable kernels */
 static uint8_t input[LARGEST], seen[3][LARGEST + 2 * GUARD], expected[2][LARGEST];
 static int8_t weights[LARGEST];
 static int32_t bias[2][CHANNELS]; /* of these kernels and of the portable ones */
@@ -145,7 +146,7 @@ static void test_stem(void) {
   layer.bias = bias[0];
   lucid_stem_row(&layer, rows, outside, seen[1] + GUARD, seen[0] + GUARD);
   layer.bias = bias[1];
-  portable_stem_row(&layer, rows, outside, NULL, expected[0]);
+  portable_stem_row(&layer, rows, outside, spare, expected[0]);
   report("stem", are_equal(seen[0] + GUARD, expected[0], bytes), &layer, 1, bytes);
   report("stem, memory", is_whole(seen[0], bytes) && is_whole(seen[1], work), &layer, 1, bytes);
 }
@@ -174,7 +175,7 @@ static void test_pair(void) {
   depthwise.bias = bias[0];
   lucid_depthwise(&depthwise, rows, count, seen[1] + GUARD, seen[0] + GUARD);
   depthwise.bias = bias[1];
-  portable_depthwise(&depthwise, rows, count, NULL, expected[0]);
+  portable_depthwise(&depthwise, rows, count, spare, expected[0]);
   report("depthwise, memory", is_whole(seen[0], between) && is_whole(seen[1], work), &depthwise,
          count, work);
 
@@ -188,7 +189,7 @@ static void test_pair(void) {
   pointwise.bias = bias[0];
   lucid_pointwise(&pointwise, seen[0] + GUARD, pixels, seen[1] + GUARD, seen[2] + GUARD);
   pointwise.bias = bias[1];
-  portable_pointwise(&pointwise, expected[0], pixels, NULL, expected[1]);
+  portable_pointwise(&pointwise, expected[0], pixels, spare, expected[1]);
   report("pair", are_equal(seen[2] + GUARD, expected[1], bytes), &pointwise, count,
          bytes);
   report("pointwise, memory", is_whole(seen[1], work) && is_whole(seen[2], bytes), &pointwise,

@@ -22,7 +22,11 @@
 #define CHUNK 36 /* pixels of a row of the first layer that are computed at once */
 
 /* A function that is nothing but the assembly in it; it finds its arguments where calls put them. */
+#ifdef __clang__
 #define ASSEMBLY __attribute__((naked, noinline)) static void
+#else /* GCC would conclude that it leaves all registers as they are */
+#define ASSEMBLY __attribute__((naked, noipa)) static void
+#endif
 #define ARGUMENT __attribute__((unused))
 
 static inline int at_least_fours(int channels) { return (channels + 3) & ~3; }
@@ -426,69 +430,101 @@ DEPTHWISE(depthwise_1, STRIDE_1("r0", "r4", "r5"), STRIDE_1("r1", "r6", "r7"),
 DEPTHWISE(depthwise_2, STRIDE_2("r0", "r4", "r5"), STRIDE_2("r1", "r6", "r7"),
           STRIDE_2("r2", "r8", "r9"))
 
-/* Four channels of `pairs` pairs of columns. step: from a column to the next, in bytes.
- * plane: from a pair of a channel to that of the next channel, likewise.
+/* What the pairs of columns of a row are made of, in this order. The assembly below knows the
+ * offsets.
  */
-ASSEMBLY spread_pairs(ARGUMENT const uint8_t *row, ARGUMENT int step, ARGUMENT uint32_t *place,
-                      ARGUMENT int plane, ARGUMENT int pairs) {
+typedef struct {
+  int begins_outside; /*  0: whether there is a pair of nothing and a column */
+  int whole;          /*  4: pairs of two columns */
+  int ends_outside;   /*  8: whether there is a pair of a column and nothing */
+  int empty;          /* 12: pairs that are zeros */
+} row_pairs;
+
+static row_pairs pairs_of_row(const lucid_layer *layer, int pairs) {
+  row_pairs made;
+  const int columns = layer->in_width - layer->left; /* behind the first pair, if it begins outside */
+  made.begins_outside = layer->left;
+  pairs -= layer->left;
+  made.whole = columns / 2 < pairs ? columns / 2 : pairs;
+  pairs -= made.whole;
+  made.ends_outside = columns % 2 == 1 && pairs > 0;
+  made.empty = pairs - made.ends_outside;
+  return made;
+}
+
+/* Four channels of a row. step: from a column to the next; plane: from a pair of a channel to that
+ * of the next channel; both in bytes.
+ */
+ASSEMBLY spread_row(ARGUMENT const uint8_t *row, ARGUMENT int step, ARGUMENT uint32_t *place,
+                    ARGUMENT int plane, ARGUMENT const row_pairs *pairs) {
+#define PUT                           \
+  "pkhbt   r12, r8, r9, lsl #16   \n" \
+  "pkhtb   r9, r9, r8, asr #16    \n" \
+  "uxtb16  r8, r12                \n" \
+  "str     r8, [r2], #4           \n" \
+  "uxtb16  r12, r12, ror #8       \n" \
+  "str     r12, [r5], #4          \n" \
+  "uxtb16  r8, r9                 \n" \
+  "str     r8, [r6], #4           \n" \
+  "uxtb16  r9, r9, ror #8         \n" \
+  "str     r9, [r7], #4           \n"
   __asm__ volatile(
       ".syntax unified                \n"
-      "push    {r4-r9, lr}            \n"
-      "ldr     r4, [sp, #28]          \n"
-      "add     r4, r2, r4, lsl #2     \n"
+      "push    {r4-r11, lr}           \n"
+      "ldr     r8, [sp, #36]          \n"
+      "ldmia   r8, {r4, r10, r11, lr} \n"
       "add     r5, r2, r3             \n"
       "add     r6, r5, r3             \n"
       "add     r7, r6, r3             \n"
+      "cbz     r4, 1f                 \n"
+      "mov     r8, #0                 \n"
+      "ldr     r9, [r0]               \n"
+      "add     r0, r0, r1             \n"
+      PUT
       "1:                             \n"
+      "cmp     r10, #0                \n"
+      "beq     3f                     \n"
+      "2:                             \n"
       "ldr     r8, [r0]               \n"
       "ldr     r9, [r0, r1]           \n"
       "add     r0, r0, r1, lsl #1     \n"
-      "pkhbt   r12, r8, r9, lsl #16   \n"
-      "pkhtb   r9, r9, r8, asr #16    \n"
-      "uxtb16  r8, r12                \n"
+      PUT
+      "subs    r10, r10, #1           \n"
+      "bne     2b                     \n"
+      "3:                             \n"
+      "cmp     r11, #0                \n"
+      "beq     4f                     \n"
+      "ldr     r8, [r0]               \n"
+      "mov     r9, #0                 \n"
+      PUT
+      "4:                             \n"
+      "cmp     lr, #0                 \n"
+      "beq     6f                     \n"
+      "mov     r8, #0                 \n"
+      "5:                             \n"
       "str     r8, [r2], #4           \n"
-      "uxtb16  r12, r12, ror #8       \n"
-      "str     r12, [r5], #4          \n"
-      "uxtb16  r8, r9                 \n"
+      "str     r8, [r5], #4           \n"
       "str     r8, [r6], #4           \n"
-      "uxtb16  r9, r9, ror #8         \n"
-      "str     r9, [r7], #4           \n"
-      "cmp     r2, r4                 \n"
-      "bne     1b                     \n"
-      "pop     {r4-r9, pc}            \n");
+      "str     r8, [r7], #4           \n"
+      "subs    lr, lr, #1             \n"
+      "bne     5b                     \n"
+      "6:                             \n"
+      "pop     {r4-r11, pc}           \n");
+#undef PUT
 }
 
-/* Lays a row of `count` channels out: for each of them, `pairs` pairs of columns, from layer->left
- * columns before the first one.
- */
-static void spread_row(const lucid_layer *layer, const uint8_t *row, int count, int pairs,
-                       uint32_t *place) {
+/* The same of fewer channels. */
+static void spread_few(const lucid_layer *layer, const uint8_t *row, int pairs, uint32_t *place) {
   const int channels = layer->in_channels;
-  int column = -layer->left;
-  uint32_t *const end = place + pairs;
-  if (row == NULL) {
-    memset(place, 0, (size_t)pairs * GROUP * sizeof *place);
-    return;
-  }
-  while (place < end) {
-    const int inside = layer->in_width - column;
-    int whole = inside / 2; /* pairs in the image */
-    if (whole > end - place) whole = (int)(end - place);
-    if (column >= 0 && whole > 0 && count == GROUP) {
-      spread_pairs(row + column * channels, channels, place, pairs * 4, whole);
-      place += whole;
-      column += 2 * whole;
-    } else {
-      const uint32_t left = column >= 0 && inside > 0 ? load(row + column * channels, count) : 0;
-      const uint32_t right = inside > 1 ? load(row + (column + 1) * channels, count) : 0;
-      const uint32_t low = low_halves(left, right), high = high_halves(left, right);
-      place[0] = unsigned_even(low);
-      place[pairs] = unsigned_odd(low);
-      place[2 * pairs] = unsigned_even(high);
-      place[3 * pairs] = unsigned_odd(high);
-      ++place;
-      column += 2;
-    }
+  int k;
+  for (k = 0; k < pairs; ++k) {
+    const int left = 2 * k - layer->left, right = left + 1;
+    const uint32_t first = left >= 0 && left < layer->in_width ? load(row + left * channels, channels) : 0;
+    const uint32_t second = right < layer->in_width ? load(row + right * channels, channels) : 0;
+    const uint32_t low = low_halves(first, second);
+    place[k] = unsigned_even(low);
+    place[k + pairs] = unsigned_odd(low);
+    place[k + 2 * pairs] = unsigned_even(high_halves(first, second));
   }
 }
 
@@ -530,17 +566,18 @@ static uint32_t *find_places(int first, int width, uint32_t tile_bytes, uint32_t
 void lucid_depthwise(const lucid_layer *layer, const uint8_t *const *rows, int count, void *work,
                      void *between) {
   const int channels = layer->in_channels, width = layer->out_width, stride = layer->stride;
-  const int pairs = (width + 1) / 2 * stride + 1, row_pairs = GROUP * pairs;
+  const int pairs = (width + 1) / 2 * stride + 1, row_words = GROUP * pairs;
+  const row_pairs made = pairs_of_row(layer, pairs), empty = {0, 0, 0, pairs};
   const int group = channels < GROUP ? channels : GROUP;
   const uint32_t tile_bytes = (uint32_t)at_least_fours(channels) / 2 * TILE * 4;
   channel_task *const tasks = work; /* GROUP */
   uint32_t *const spreads = (uint32_t *)(tasks + GROUP); /* WINDOW rows */
-  uint32_t *const places = spreads + WINDOW * row_pairs;
+  uint32_t *const places = spreads + WINDOW * row_words;
   const uint32_t *end = NULL;
   int c, y, k;
   for (c = 0; c < channels; c += GROUP) {
     const int first = c + GROUP <= channels ? c : channels - group; /* some may be computed again */
-    uint32_t *seen[WINDOW + 1] = {spreads, spreads + row_pairs, spreads + 2 * row_pairs, NULL};
+    uint32_t *seen[WINDOW + 1] = {spreads, spreads + row_words, spreads + 2 * row_words, NULL};
     int ready = 0; /* rows that are laid out */
     for (k = 0; k < group; ++k) read_channel(layer, first + k, tasks + k);
     for (y = 0; y < count; ++y) {
@@ -550,10 +587,16 @@ void lucid_depthwise(const lucid_layer *layer, const uint8_t *const *rows, int c
         end = find_places(pixel % TILE, width, tile_bytes, places);
       }
       for (; ready < y * stride + WINDOW; ++ready) {
-        const uint8_t *row = rows[ready] == NULL ? NULL : rows[ready] + first;
+        const uint8_t *const row = rows[ready];
         seen[WINDOW] = seen[0];
         for (k = 0; k < WINDOW; ++k) seen[k] = seen[k + 1];
-        spread_row(layer, row, group, pairs, seen[WINDOW - 1]);
+        if (row == NULL) {
+          spread_row(row, 0, seen[WINDOW - 1], pairs * 4, &empty);
+        } else if (group == GROUP) {
+          spread_row(row + first, channels, seen[WINDOW - 1], pairs * 4, &made);
+        } else {
+          spread_few(layer, row, pairs, seen[WINDOW - 1]);
+        }
       }
       (stride == 1 ? depthwise_1 : depthwise_2)(
           seen[0], seen[1], seen[2], tasks, places, end,

@@ -22,7 +22,11 @@
 #define CHUNK 36 /* pixels of a row of the first layer that are computed at once */
 
 /* A function that is nothing but the assembly in it; it finds its argument in r0. */
+#ifdef __clang__
 #define ASSEMBLY __attribute__((naked, noinline)) static void
+#else /* GCC would conclude that it leaves all registers as they are */
+#define ASSEMBLY __attribute__((naked, noipa)) static void
+#endif
 #define ARGUMENT __attribute__((unused))
 
 static inline int smaller(int a, int b) { return a < b ? a : b; }
