@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -119,11 +118,7 @@ def find(cases: dict[str, Case], name: str, request: pytest.FixtureRequest) -> C
 
 
 def skip_unless_installed(name: str) -> None:
-    needed = {*FORMATS[name].packages}
-    needed |= {
-        one for runtime in FORMATS[name].runtimes if runtime.required for one in runtime.packages
-    }
-    missing = sorted(one for one in needed if importlib.util.find_spec(one) is None)
+    missing = FORMATS[name].missing(to_verify=True)
     if missing:
         pytest.skip(f"{name} needs {', '.join(missing)}: pip install '.[{FORMATS[name].extra}]'")
 

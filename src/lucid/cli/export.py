@@ -133,7 +133,8 @@ def command(
     if report is not None:
         require("matplotlib", extra="train")
         check_writable_folder(report.parent)
-    jobs = list(_jobs(checkpoints, formats, out, cast("Precision | None", precision), resolution))
+    asked = cast("Precision | None", precision)
+    jobs = list(_jobs(checkpoints, formats, out, asked, resolution, not no_verify))
     rows: list[Row] = []
     what = "not verified"
     expected: Examples | None = None
@@ -164,6 +165,7 @@ def _jobs(
     out: Path | None,
     precision: Precision | None,
     resolution: int | None,
+    to_verify: bool,
 ) -> Iterator[_Job]:
     """What to write where; all that can be checked before the work is checked here."""
     from lucid.errors import ConfigError
@@ -172,7 +174,7 @@ def _jobs(
 
     every = formats == "all"
     is_folder = every or len(checkpoints) > 1
-    installed = _installed(formats)
+    installed = _installed(formats, to_verify)
     taken: set[Path] = set()
     for source in checkpoints:
         network = open_network(source, resolution)
@@ -194,13 +196,13 @@ def _jobs(
             yield _Job(source, network, name, one, path)
 
 
-def _installed(formats: str) -> list[str]:
+def _installed(formats: str, to_verify: bool) -> list[str]:
     """The format asked for, or all that can be written here; what can't is said."""
     if formats != "all":
         return [formats]
     found = []
     for name, format_ in FORMATS.items():
-        missing = format_.missing()
+        missing = format_.missing(to_verify=to_verify)
         if missing:
             say(
                 f"{name} is left out: it needs {', '.join(missing)}; "

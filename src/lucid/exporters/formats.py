@@ -108,9 +108,11 @@ class Format:
     keeps: str = ""
     remarks: Mapping[Precision, str] = field(default_factory=dict)
 
-    def missing(self) -> list[str]:
-        """Packages for writing it that are not installed."""
-        return _missing(self.packages)
+    def missing(self, *, to_verify: bool = False) -> list[str]:
+        """Packages for writing it that are not installed; on request also those for running it."""
+        runtimes = [one for one in self.runtimes if to_verify and one.required]
+        names = [*self.packages, *(name for one in runtimes for name in one.packages)]
+        return _missing(tuple(dict.fromkeys(names)))
 
     def to_files(
         self, network: FloatNetwork | Int8Network, precision: Precision, size: tuple[int, int]
