@@ -53,8 +53,6 @@
 #define LUCID_BETWEEN_BYTES(pixels, channels) ((pixels) * (channels) + 16)
 #define LUCID_STEM_WORK_BYTES(out_width, in_channels) \
   (LUCID_AT_MOST(out_width, 36) * 9 * (in_channels) + 16)
-#define LUCID_DEPTHWISE_WORK_BYTES(in_width) \
-  LUCID_AT_LEAST(32 * ((in_width) + 8), LUCID_AT_MOST(64 * ((in_width) + 10), 1024))
 #elif defined(LUCID_DSP)
 #define LUCID_HAS_STEM
 #define LUCID_HAS_DEPTHWISE
@@ -63,8 +61,11 @@
   (2 * LUCID_ROUND_UP(pixels, 3) * LUCID_ROUND_UP(channels, 4))
 #define LUCID_STEM_WORK_BYTES(out_width, in_channels) \
   ((2 * LUCID_AT_MOST(LUCID_ROUND_UP(out_width, 3), 36) + 4) * LUCID_ROUND_UP(9 * (in_channels), 4))
-#define LUCID_DEPTHWISE_WORK_BYTES(in_width) (32 * ((in_width) + 8))
 #define LUCID_POINTWISE_WORK_BYTES(in_channels) (4 * LUCID_ROUND_UP(in_channels, 4))
+#endif
+#if defined(LUCID_MVE) || defined(LUCID_DSP)
+#define LUCID_DEPTHWISE_WORK_BYTES(in_width) \
+  LUCID_AT_LEAST(32 * ((in_width) + 8), LUCID_AT_MOST(64 * ((in_width) + 10), 1024))
 #endif
 
 /* A set of kernels may multiply weights by (value - offset); the biases make up for it. */
