@@ -173,11 +173,11 @@ class _Handler(BaseHTTPRequestHandler):
             hub.breaks -= 1
             content = content[: hub.broken_after]
             self.close_connection = True
-        if hub.stalled_after:
+        stalls = bool(hub.stalled_after)
+        if stalls:
             content, hub.stalled_after = content[: hub.stalled_after], 0
             self.close_connection = True
-            self.wfile.write(content)
-            self.rfile.read(1)  # nothing comes but the end
-        else:
-            self.wfile.write(content)
         hub.sent += len(content)
+        self.wfile.write(content)
+        if stalls:
+            self.rfile.read(1)  # nothing comes but the end
