@@ -97,7 +97,7 @@ static void limit_pairs(uint32_t *pairs, int count, uint8_t maximum) {
 typedef struct {
   const uint32_t *weights; /*  0: for each pair of channels in, a pair of either channel out */
   uint32_t tile_bytes;     /*  4 */
-  uint32_t skipped;        /*  8: rounds of the first of 8 at a time that are left out */
+  uint32_t skipped;        /*  8: rounds of the first of 16 at a time that are left out */
   uint32_t pixel_bytes;    /* 12: from a pixel out to the next */
   int32_t bias[2];         /* 16 */
   float multiplier[2];     /* 24 */
@@ -122,26 +122,25 @@ ASSEMBLY two_channels(ARGUMENT const void *tiles, ARGUMENT uint8_t *out,
       "vldr    s9, [r3, #20]          \n"
       "vldr    s10, [r3, #24]         \n"
       "vldr    s11, [r3, #28]         \n"
-      "ldr     r4, [r3, #0]           \n"
-      "ldr     r5, [r3, #4]           \n"
-      "ldr     r6, [r3, #8]           \n"
-      "adr.w   r7, 2f                 \n"
-      "add     r6, r7, r6, lsl #5     \n" /* a round is 32 bytes of code */
-      "orr     r6, r6, #1             \n"
-      "ldr     r7, [r3, #12]          \n"
-      "mov     r8, r2                 \n"
-      "push    {r4-r9}                \n" /* weights, tile_bytes, entry, pixel_bytes, end */
+      "ldmia   r3, {r7, r8, r9, r10}  \n"
+      "adr.w   r6, 2f                 \n"
+      "add     r9, r6, r9, lsl #5     \n" /* a round is 32 bytes of code */
+      "orr     r9, r9, #1             \n"
+      "mov     r4, r1                 \n"
+      "mov     r5, r10                \n"
+      "mov     r6, r2                 \n"
+      "push    {r4-r9}                \n" /* out, pixel_bytes, end, weights, tile_bytes, entry */
       "mov     r3, r0                 \n"
-      "vmov    s12, r1                \n"
       "1:                             \n"
       "vmov    r4, r5, s8, s9         \n"
       "vmov    r6, r7, s8, s9         \n"
       "vmov    r8, r9, s8, s9         \n"
-      "ldrd    r12, lr, [sp]          \n"
+      "ldrd    r12, lr, [sp, #12]     \n"
       "add     lr, lr, r3             \n"
-      "ldr     pc, [sp, #8]           \n"
+      "ldr     pc, [sp, #20]          \n"
       ".balign 4                      \n"
-      "2:                             \n" /* */
+      "2:                             \n"
+      ROUND ROUND ROUND ROUND ROUND ROUND ROUND ROUND
       ROUND ROUND ROUND ROUND ROUND ROUND ROUND ROUND
       "cmp     r3, lr                 \n"
       "bne     2b                     \n"
@@ -178,14 +177,13 @@ ASSEMBLY two_channels(ARGUMENT const void *tiles, ARGUMENT uint8_t *out,
       "orr     r4, r4, r5, lsl #8     \n"
       "orr     r6, r6, r7, lsl #8     \n"
       "orr     r8, r8, r9, lsl #8     \n"
-      "vmov    r0, s12                \n"
-      "ldrd    r1, r2, [sp, #12]      \n"
+      "ldmia   sp, {r0, r1, r2}       \n"
       "strh    r4, [r0]               \n"
       "strh    r6, [r0, r1]           \n"
       "strh    r8, [r0, r1, lsl #1]   \n"
       "add     r1, r1, r1, lsl #1     \n"
       "add     r0, r0, r1             \n"
-      "vmov    s12, r0                \n"
+      "str     r0, [sp]               \n"
       "cmp     r0, r2                 \n"
       "bne     1b                     \n"
       "add     sp, sp, #24            \n"
@@ -224,7 +222,7 @@ static void multiply(const lucid_layer *layer, const void *tiles, int channels, 
   int o, k;
   task.weights = work;
   task.tile_bytes = (uint32_t)rounds * TILE * 4;
-  task.skipped = (uint32_t)-rounds & 7u;
+  task.skipped = (uint32_t)-rounds & 15u;
   /* Two channels at a time; if they are odd, the last but one is computed twice. */
   for (o = 0; o < width; o += 2) {
     const int first = width == 1 ? 0 : o < width - 1 ? o : width - 2;
