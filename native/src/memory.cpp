@@ -13,9 +13,11 @@ namespace {
 #if defined(__linux__)
 
 // From here on memory comes from the system, which zeroes it page by page when it is first
-// touched, and takes it back at once. Not in huge pages: they gain the kernels nothing, and a
-// virtual machine may have to find them first, which takes milliseconds.
+// touched, and takes it back at once. In huge pages only if there is much: a virtual machine may
+// have to find them first, which takes milliseconds, but float32 weights of width 1.0, whose small
+// pages would not all be in the table of translations, are read up to twice as fast.
 constexpr std::size_t kPaged = std::size_t{128} << 10;
+constexpr std::size_t kHuge = std::size_t{8} << 20;
 
 bool is_paged(std::size_t bytes) { return bytes >= kPaged; }
 
@@ -23,6 +25,7 @@ void* take_pages(std::size_t bytes) {
   void* const pages =
       mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (pages == MAP_FAILED) throw std::bad_alloc();
+  if (bytes >= kHuge) madvise(pages, bytes, MADV_HUGEPAGE);
   return pages;
 }
 
