@@ -140,8 +140,9 @@ ASSEMBLY two_channels(ARGUMENT const void *tiles, ARGUMENT uint8_t *out,
       "ldr     pc, [sp, #20]          \n"
       ".balign 4                      \n"
       "2:                             \n"
-      ROUND ROUND ROUND ROUND ROUND ROUND ROUND ROUND
-      ROUND ROUND ROUND ROUND ROUND ROUND ROUND ROUND
+      ".rept   16                     \n"
+      ROUND
+      ".endr                          \n"
       "cmp     r3, lr                 \n"
       "bne     2b                     \n"
       "vmov    s0, s1, r4, r5         \n"
