@@ -172,6 +172,7 @@ def test_int8_of_a_whole_mobilenet(isa: str, int8_network: Int8Network) -> None:
         MobileNetArguments(0.1, 3, in_channels=1, last_stride=1),
         MobileNetArguments(0.35, 7, padding="same", activation="relu6", last_stride=1),
         MobileNetArguments(0.2, 5, activation="relu6", head_channels=100),
+        MobileNetArguments(1.0, 10),
     ],
     ids=repr,
 )
@@ -214,6 +215,18 @@ def test_results_depend_on_the_image_alone(
             for count in (1, 2, 5):
                 np.testing.assert_array_equal(engine(pixels[:count]), expected[:count])
             engine(random_pixels((2, 96, 33, 3)))
+
+
+@pytest.mark.parametrize("isa", isas("float32"))
+def test_results_of_wide_layers_depend_on_the_image_alone(isa: str) -> None:
+    """Where pixels are computed in pairs, an odd number of them too."""
+    network = steady_network(MobileNetArguments(0.5, 10))
+    pixels = random_pixels((3, 97, 131, 3))
+    alone = engine_with_garbage(network, isa=isa)
+    expected = np.stack([alone(image) for image in pixels])
+    for threads in (1, 2, 3, 7):
+        found = engine_with_garbage(network, isa=isa, threads=threads)(pixels)
+        np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("threads", [1, 2])

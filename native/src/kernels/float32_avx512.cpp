@@ -4,7 +4,7 @@
 // Register tile of a pointwise layer: 14 pixels x 32 output channels, 28 sums; a step loads 2
 // vectors of weights and broadcasts 14 values for 28 multiply-adds. Depthwise: 4 pixels x 16
 // channels. Stem: 14 pixels x 16 channels. Bound: multiply-adds, 16 float32 each; one a cycle on
-// Zen 4, two on Intel's servers.
+// Zen 4, two on Intel's servers. Wide pointwise layers need 7/8 of them: blocked_strassen.inc.
 
 #include <cstddef>
 #include <cstdint>
@@ -47,11 +47,12 @@ using Narrow = Floats8;
 #include "blocked_window.inc"
 #include "blocked_stem.inc"
 #include "blocked_set.inc"
+#include "blocked_strassen.inc"
 
 }  // namespace
 }  // namespace float32_avx512
 
 extern const KernelSet kFloat32Avx512;
-const KernelSet kFloat32Avx512 = float32_avx512::kernel_set("avx512", Precision::kFloat32, kAvx512);
+const KernelSet kFloat32Avx512 = float32_avx512::strassen_set("avx512", kAvx512);
 
 }  // namespace lucid

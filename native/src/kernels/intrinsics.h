@@ -1,4 +1,5 @@
-// The vector instructions of the file that includes this, and how compilers are told to unroll.
+// The vector instructions of the file that includes this, and how compilers are told to unroll and
+// to inline.
 
 #pragma once
 
@@ -25,4 +26,14 @@
 #define LUCID_UNROLL _Pragma("GCC unroll 16")
 #else
 #define LUCID_UNROLL
+#endif
+
+// Before a function whose arguments are arrays of registers and which is too long for a compiler to
+// inline it by itself.
+#if defined(__GNUC__)
+#define LUCID_INLINE __attribute__((always_inline)) inline
+#elif defined(_MSC_VER)
+#define LUCID_INLINE __forceinline
+#else
+#define LUCID_INLINE inline
 #endif
