@@ -50,6 +50,7 @@
 #define LUCID_STEM_OFFSET 128
 #define LUCID_DEPTHWISE_OFFSET 128
 #define LUCID_POINTWISE_OFFSET 128
+#define LUCID_DENSE_OFFSET 128
 #define LUCID_BETWEEN_BYTES(pixels, channels) ((pixels) * (channels) + 16)
 #define LUCID_STEM_WORK_BYTES(out_width, in_channels) \
   (LUCID_AT_MOST(out_width, 36) * 9 * (in_channels) + 16)
@@ -64,6 +65,8 @@
 #define LUCID_POINTWISE_WORK_BYTES(in_channels) (4 * LUCID_ROUND_UP(in_channels, 4))
 #endif
 #if defined(LUCID_MVE) || defined(LUCID_DSP)
+#define LUCID_HAS_POOL
+#define LUCID_HAS_DENSE
 #define LUCID_DEPTHWISE_WORK_BYTES(in_width) \
   LUCID_AT_LEAST(32 * ((in_width) + 8), LUCID_AT_MOST(64 * ((in_width) + 10), 1024))
 #endif

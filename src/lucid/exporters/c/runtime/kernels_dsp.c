@@ -608,4 +608,62 @@ void lucid_depthwise(const lucid_layer *layer, const uint8_t *const *rows, int c
   }
 }
 
+/* ---- The end ---- */
+
+/* sum + a.low * b.low + a.high * b.high */
+static inline int32_t add_products(uint32_t a, uint32_t b, int32_t sum) {
+  __asm__("smlad %0, %1, %2, %0" : "+r"(sum) : "r"(a), "r"(b));
+  return sum;
+}
+
+static inline uint8_t requantise(uint32_t sum, float multiplier) {
+  float value = (float)(int32_t)sum;
+  uint32_t byte;
+  __asm__("vmul.f32 %0, %0, %1\n vcvtr.s32.f32 %0, %0" : "+t"(value) : "t"(multiplier));
+  memcpy(&byte, &value, sizeof byte);
+  __asm__("usat %0, #8, %0" : "+r"(byte));
+  return (uint8_t)byte;
+}
+
+void lucid_pool(const lucid_layer *layer, const uint8_t *in, uint8_t *out) {
+  const int channels = layer->in_channels, pixels = layer->in_height * layer->in_width;
+  int c, k, i;
+  for (c = 0; c < channels; c += GROUP) {
+    const int group = channels < GROUP ? channels : GROUP;
+    const int first = c + GROUP <= channels ? c : channels - group;
+    const uint8_t *pixel = in + first;
+    uint32_t sums[GROUP] = {0, 0, 0, 0};
+    for (k = 0; k < pixels; k += 256) { /* as many as 16 bits hold the sums of */
+      const uint8_t *const end = pixel + (pixels - k < 256 ? pixels - k : 256) * channels;
+      uint32_t even = 0, odd = 0;
+      for (; pixel < end; pixel += channels) {
+        const uint32_t four = load(pixel, group);
+        even += unsigned_even(four);
+        odd += unsigned_odd(four);
+      }
+      sums[0] += even & 0xffffu;
+      sums[1] += odd & 0xffffu;
+      sums[2] += even >> 16;
+      sums[3] += odd >> 16;
+    }
+    for (i = 0; i < group; ++i) out[first + i] = requantise(sums[i], layer->multiplier[0]);
+  }
+}
+
+void lucid_dense(const lucid_layer *layer, const uint8_t *in, float *logits) {
+  const int8_t *weights = layer->weights;
+  const int channels = layer->in_channels;
+  int o, i;
+  for (o = 0; o < layer->out_channels; ++o, weights += channels) {
+    int32_t sum = layer->bias[o];
+    for (i = 0; i + 4 <= channels; i += 4) {
+      const uint32_t weight = load(weights + i, 4), value = load(in + i, 4);
+      sum = add_products(signed_even(weight), unsigned_even(value), sum);
+      sum = add_products(signed_odd(weight), unsigned_odd(value), sum);
+    }
+    for (; i < channels; ++i) sum += weights[i] * in[i];
+    logits[o] = (float)sum * layer->multiplier[o];
+  }
+}
+
 #endif

@@ -602,4 +602,37 @@ void lucid_depthwise(const lucid_layer *layer, const uint8_t *const *rows, int c
   }
 }
 
+/* ---- The end ---- */
+
+void lucid_pool(const lucid_layer *layer, const uint8_t *in, uint8_t *out) {
+  const int channels = layer->in_channels, pixels = layer->in_height * layer->in_width;
+  int c, k;
+  for (c = 0; c < channels; c += 4) {
+    const mve_pred16_t left = vctp32q((uint32_t)(channels - c));
+    const uint8_t *pixel = in + c;
+    uint32x4_t sums = vdupq_n_u32(0);
+    float32x4_t means;
+    for (k = 0; k < pixels; ++k, pixel += channels) {
+      sums = vaddq_u32(sums, vldrbq_z_u32(pixel, left));
+    }
+    means = vmulq_n_f32(vcvtq_f32_u32(sums), layer->multiplier[0]);
+    vstrbq_p_u32(out + c, vminq_u32(vcvtnq_u32_f32(means), vdupq_n_u32(255)), left);
+  }
+}
+
+void lucid_dense(const lucid_layer *layer, const uint8_t *in, float *logits) {
+  const int8_t *weights = layer->weights;
+  const int channels = layer->in_channels;
+  int o, i;
+  for (o = 0; o < layer->out_channels; ++o, weights += channels) {
+    int32_t sum = layer->bias[o];
+    for (i = 0; i < channels; i += 16) {
+      const mve_pred16_t left = vctp8q((uint32_t)(channels - i));
+      const uint8x16_t values = vaddq_n_u8(vldrbq_z_u8(in + i, left), 128);
+      sum = vmladavaq_s8(sum, vreinterpretq_s8_u8(values), vldrbq_z_s8(weights + i, left));
+    }
+    logits[o] = (float)sum * layer->multiplier[o];
+  }
+}
+
 #endif
