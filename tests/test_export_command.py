@@ -172,7 +172,7 @@ def test_an_interruption_leaves_nothing(
         raise KeyboardInterrupt
 
     out = tmp_path / "net.onnx"
-    for place in ("lucid.exporters.verification.verify", "lucid.exporters.exported._replace"):
+    for place in ("lucid.exporters.verification.verify", "lucid.exporters.exported._write"):
         with monkeypatch.context() as patch:
             patch.setattr(place, interrupt)
             result = run(checkpoint, "--format", "onnx", "--out", out)

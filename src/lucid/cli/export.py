@@ -142,6 +142,8 @@ def command(
         if not no_verify and (index == 0 or job.network is not jobs[index - 1].network):
             expected, what = _examples(job.network, verify)
         rows += _run(job, expected)
+    for text in dict.fromkeys(row.remark for row in rows if row.remark):
+        say(text)
     for row in rows:
         if row.failure:
             say(f"{row.path}: {row.failure}", "error")
@@ -245,8 +247,6 @@ def _run(job: _Job, expected: Examples | None) -> list[Row]:
         path = exported.stem(path)
         path = path.with_name(f"{path.name}.rejected{exported.format.suffix}")
     exported.write(path)
-    if remark := exported.format.remarks.get(job.precision):
-        say(f"{path}: {remark}")
     return [Row(job.source, exported, path, one) for one in found or (None,)]
 
 

@@ -204,7 +204,8 @@ def _scale_and_bias(network: FloatNetwork | Int8Network) -> tuple[float, list[fl
 def _spread(preprocessing: Preprocessing) -> np.ndarray[Any, Any]:
     """What the first layer's weights take up where channels have other standard deviations."""
     std = np.asarray(preprocessing.std, np.float64)
-    return (std.mean() / std).reshape(1, -1, 1, 1)
+    spread: np.ndarray[Any, Any] = (std.mean() / std).reshape(1, -1, 1, 1)
+    return spread
 
 
 def _manifest() -> bytes:

@@ -7,7 +7,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from lucid.checkpoint import Checkpoint, read_checkpoint
 from lucid.checks import check_choice, check_integer
 from lucid.errors import CheckpointError, ConfigError, OutputError
 from lucid.exporters.formats import FORMATS, Files, Format, Precision
-from lucid.files import check_writable_folder
+from lucid.files import atomic_path, check_writable_folder
 from lucid.images import MAX_RESOLUTION
 from lucid.lowering import lower
 from lucid.network import FloatNetwork, Int8Network, is_network, read_network
@@ -58,29 +58,35 @@ class Exported:
             ConfigError: another suffix.
         """
         stem = self.stem(out)
-        folder = stem.parent
-        check_writable_folder(folder, needed_bytes=self.size)
-        roots = sorted({_root(ending) for ending in self.files})
-        with _beside(folder) as temporary:
-            self.write_stem(temporary / stem.name)
-            for root in roots:
-                _check_replaceable(folder / (stem.name + root), temporary / (stem.name + root))
-            for root in roots:
-                _replace(temporary / (stem.name + root), folder / (stem.name + root))
-        return tuple(folder / (stem.name + root) for root in roots)
+        check_writable_folder(stem.parent, needed_bytes=self.size)
+        parts = self._parts()
+        paths = {top: stem.parent / (stem.name + top) for top in parts}
+        for top, path in paths.items():
+            _check_replaceable(path, parts[top])
+        with ExitStack() as stack:
+            for top, path in paths.items():
+                is_file = "" in parts[top]
+                temporary = stack.enter_context((atomic_path if is_file else _atomic_folder)(path))
+                _write(temporary, parts[top])
+        return tuple(paths.values())
 
-    def write_stem(self, stem: Path) -> None:
-        """Write the files with names that begin with ``stem``, in a folder that nobody reads."""
+    def _parts(self) -> dict[str, dict[str, bytes]]:
+        """Files by the file or folder that they are in, then by their path in it, "" for a file.
+
+        The main one comes first: what is opened first gets its name last, with the others there.
+        """
+        found: dict[str, dict[str, bytes]] = {self.format.suffix: {}}
         for ending, content in self.files.items():
-            path = stem.parent / (stem.name + ending)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
+            top, _, inside = ending.partition("/")
+            found.setdefault(top, {})[inside] = content
+        return found
 
     @contextmanager
     def temporary(self) -> Iterator[Path]:
         """The path of the main file, in a folder that exists within the block only."""
         with tempfile.TemporaryDirectory(prefix="lucid-export-") as folder:
-            self.write_stem(Path(folder, "model"))
+            for ending, content in self.files.items():
+                _write(Path(folder), {f"model{ending}": content})
             yield Path(folder, "model" + self.format.suffix)
 
     def stem(self, out: str | Path) -> Path:
@@ -146,53 +152,48 @@ def _read(path: str | Path) -> FloatNetwork | Int8Network:
     return read_network(path) if is_network(path) else lower(read_checkpoint(path))
 
 
-def _root(ending: str) -> str:
-    """The part of an ending that names a file or folder beside the others: before the first /."""
-    return ending.partition("/")[0]
+def _write(place: Path, parts: Files) -> None:
+    """Write files by their paths in a folder, or one with the empty path as the place itself."""
+    for name, content in parts.items():
+        path = place / name if name else place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+def _check_replaceable(path: Path, parts: Files) -> None:
+    """Raise OutputError unless nothing is there, or what an export of the same kind left."""
+    if not os.path.lexists(path):
+        return
+    is_folder = "" not in parts
+    if path.is_dir() != is_folder:
+        kind = "a file" if is_folder else "a folder"
+        raise OutputError(f"{path}: is {kind}, which an export does not replace; move it away")
+    if not is_folder:
+        return
+    found = [str(one.relative_to(path)) for one in path.rglob("*") if not one.is_dir()]
+    if foreign := sorted(set(found) - parts.keys()):
+        raise OutputError(f"{path}: holds {foreign[0]}, which is of no export; choose another name")
 
 
 @contextmanager
-def _beside(folder: Path) -> Iterator[Path]:
-    """A folder on the same disk as ``folder``, so that what is in it can be renamed into that."""
-    temporary = folder / f".lucid-{secrets.token_hex(8)}.part"
+def _atomic_folder(path: Path) -> Iterator[Path]:
+    """As ``lucid.files.atomic_path``, but a folder; one that stands there is replaced whole."""
+    temporary = path.with_name(f".lucid-{secrets.token_hex(8)}.part")
+    away = temporary.with_suffix(".old")
     try:
         temporary.mkdir()
         yield temporary
-    except OSError as error:
+        if path.exists():
+            path.replace(away)
+        temporary.replace(path)
+    except BaseException as error:
+        if away.exists() and not path.exists():
+            away.replace(path)
+        if not isinstance(error, OSError):
+            raise
         raise OutputError(
-            f"{folder}: can't write here ({error.strerror or error}); choose another folder"
+            f"{path}: can't write here ({error.strerror or error}); choose another folder"
         ) from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _check_replaceable(old: Path, new: Path) -> None:
-    """Raise OutputError unless ``old`` is absent, or such as ``new`` is."""
-    if not os.path.lexists(old):
-        return
-    if old.is_dir() != new.is_dir():
-        kind = "a folder" if old.is_dir() else "a file"
-        raise OutputError(f"{old}: is {kind}, which an export does not replace; move it away")
-    if new.is_dir():
-        known = {path.relative_to(new) for path in new.rglob("*")}
-        foreign = [path for path in old.rglob("*") if path.relative_to(old) not in known]
-        if foreign:
-            raise OutputError(
-                f"{old}: holds {foreign[0].relative_to(old)}, which is of no export; "
-                "choose another name"
-            )
-
-
-def _replace(new: Path, old: Path) -> None:
-    """Put a file or folder in the place of another; a folder is moved away first."""
-    if new.is_dir() and old.exists():
-        away = new.with_name(f"{new.name}.old")
-        old.replace(away)
-        try:
-            new.replace(old)
-        except BaseException:
-            with suppress(OSError):
-                away.replace(old)
-            raise
-        return
-    new.replace(old)
+        for folder in (temporary, away):
+            shutil.rmtree(folder, ignore_errors=True)

@@ -58,6 +58,12 @@ class Row:
         one = self.verification
         return "" if one is None or one.passed else f"{one.runtime}: {one.failure}"
 
+    @property
+    def remark(self) -> str:
+        """What a user of this format in this precision must know; may be empty."""
+        text = self.exported.format.remarks.get(self.exported.precision)
+        return f"{self.exported.format.title}: {text}" if text else ""
+
     def to_json(self) -> dict[str, Any]:
         """Everything, as JSON values."""
         return {
@@ -98,11 +104,7 @@ def report(rows: Sequence[Row], *, title: str, description: str) -> str:
     Raises:
         MissingDependencyError: matplotlib is not installed.
     """
-    remarks = {
-        f"{row.exported.format.title}, {row.exported.precision}: {remark}"
-        for row in rows
-        if (remark := row.exported.format.remarks.get(row.exported.precision))
-    }
+    remarks = dict.fromkeys(row.remark for row in rows if row.remark)
     failures = [f"{row.path}: {row.failure}" for row in rows if row.failure]
     return page(
         title,
@@ -117,7 +119,7 @@ def report(rows: Sequence[Row], *, title: str, description: str) -> str:
             "the difference is that of a logit.",
             class_="quiet",
         ),
-        *(element("p", remark, class_="quiet") for remark in sorted(remarks)),
+        *(element("p", remark, class_="quiet") for remark in remarks),
         element("p", f"lucid {__version__}", class_="quiet"),
     )
 
