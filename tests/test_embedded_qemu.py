@@ -1,8 +1,9 @@
-"""The C export on a Cortex-M4 and a Cortex-M55, in QEMU: the reference's bytes."""
+"""The C export on a Cortex-M4, a Cortex-M55 and RISC-V with vectors, in QEMU: the same bytes."""
 
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,13 @@ KERNELS = {"cortex-m4": "DSP", "cortex-m55": "MVE"}
 FUNCTIONS = ("stem_row", "depthwise", "pointwise", "pool", "dense")
 STRICT = ("-std=c99", *WARNINGS)
 
-pytestmark = pytest.mark.skipif(
-    emulate.missing_program() is not None, reason=f"no {emulate.missing_program()}"
-)
+RISCV = ["clang-19", "--target=riscv64-linux-gnu", "-march=rv64gcv", "-static"]
 
 
 @pytest.fixture(params=list(emulate.BOARDS))
 def board(request: pytest.FixtureRequest) -> str:
+    if (missing := emulate.missing_program()) is not None:
+        pytest.skip(f"no {missing}")
     name: str = request.param
     return name
 
@@ -72,30 +73,41 @@ def logits(
     return found.reshape(len(pixels), network.layers[-1].out_channels)
 
 
+def kernel_test(compiler: list[str], kernels: str, folder: Path) -> list[Path]:
+    """What tests the kernels of a CPU, but for the linking: kernels.c and objects."""
+    renamed = [f"-Dlucid_{name}=portable_{name}" for name in FUNCTIONS]
+    portable = ["-DLUCID_PORTABLE", *renamed]
+    chosen = [f"-DINSTRUCTION_SET=LUCID_{kernels}", "-I", str(RUNTIME)]
+    units = [(RUNTIME / "kernels_portable.c", portable, "portable.o")]
+    units += [(path, chosen, f"{path.stem}.o") for path in sorted(RUNTIME.glob("kernels_*.c"))]
+    units += [(Path(__file__).parent / "embedded" / "kernels.c", chosen, "main.o")]
+    for source, flags, name in units:
+        command = [*compiler, *STRICT, *flags, "-c", str(source), "-o", str(folder / name)]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+    return [folder / name for _, _, name in units]
+
+
 @pytest.mark.parametrize("level", ["-O0", "-O2", "-Os"])
 def test_kernels_equal_the_portable_ones(board: str, level: str, tmp_path: Path) -> None:
     """Random sizes, paddings, strides, rows at once and extremes; nothing else is written."""
-    flags = [*STRICT, level, "-I", str(RUNTIME)]
-    renamed = [f"-Dlucid_{name}=portable_{name}" for name in FUNCTIONS]
-    compiler = [emulate.COMPILER, *emulate.BOARDS[board].flags, *flags]
-    portable = tmp_path / "portable.o"
-    subprocess.run(
-        [
-            *compiler,
-            "-DLUCID_PORTABLE",
-            *renamed,
-            "-c",
-            RUNTIME / "kernels_portable.c",
-            "-o",
-            portable,
-        ],
-        check=True,
-    )
-    files = [Path(__file__).parent / "embedded" / "kernels.c", portable]
-    files += sorted(RUNTIME.glob("kernels_*.c"))
-    chosen = f"-DINSTRUCTION_SET=LUCID_{KERNELS[board]}"
-    program = compiled(board, files, tmp_path / "kernels.elf", *flags, chosen)
+    compiler = [emulate.COMPILER, *emulate.BOARDS[board].flags, level]
+    objects = kernel_test(compiler, KERNELS[board], tmp_path)
+    program = compiled(board, objects, tmp_path / "kernels.elf", level)
     result = emulate.run(emulate.BOARDS[board], program, ["40"])
+    assert result.stdout.splitlines()[-1:] == ["40 rounds, 0 failures"], result.stdout
+
+
+@pytest.mark.parametrize("bits", [128, 256, 512])
+def test_riscv_vectors_equal_the_portable_kernels(bits: int, tmp_path: Path) -> None:
+    for name in (RISCV[0], "qemu-riscv64"):
+        if shutil.which(name) is None:
+            pytest.skip(f"no {name}")
+    objects = kernel_test([*RISCV, "-O2"], "RVV", tmp_path)
+    program = tmp_path / "kernels"
+    subprocess.run([*RISCV, *map(str, objects), "-o", str(program)], check=True)
+    command = ["qemu-riscv64", "-cpu", f"rv64,v=true,vlen={bits}", str(program), "40"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.stdout.splitlines()[-1:] == ["40 rounds, 0 failures"], result.stdout
 
 

@@ -28,7 +28,7 @@
 #elif defined(__ARM_FEATURE_DSP) && defined(__ARM_FP) && defined(__ARM_ARCH_PROFILE) && \
     __ARM_ARCH_PROFILE == 'M'
 #define LUCID_DSP 1
-#elif defined(__riscv_vector)
+#elif defined(__riscv_v_intrinsic) && __riscv_v_intrinsic >= 12000
 #define LUCID_RVV 1
 #endif
 
@@ -63,6 +63,13 @@
 #define LUCID_STEM_WORK_BYTES(out_width, in_channels) \
   ((2 * LUCID_AT_MOST(LUCID_ROUND_UP(out_width, 3), 36) + 4) * LUCID_ROUND_UP(9 * (in_channels), 4))
 #define LUCID_POINTWISE_WORK_BYTES(in_channels) (4 * LUCID_ROUND_UP(in_channels, 4))
+#endif
+#ifdef LUCID_RVV
+#define LUCID_HAS_STEM
+#define LUCID_HAS_DEPTHWISE
+#define LUCID_HAS_POINTWISE
+#define LUCID_STEM_WORK_BYTES(out_width, in_channels) \
+  (LUCID_AT_MOST(out_width, 36) * 9 * (in_channels))
 #endif
 #if defined(LUCID_MVE) || defined(LUCID_DSP)
 #define LUCID_HAS_POOL
