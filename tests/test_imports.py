@@ -60,6 +60,7 @@ NEEDS_TORCH = (
     "lucid.data.colour",
     "lucid.data.contact_sheet",
     "lucid.data.loader",
+    "lucid.exporters.executorch",
     "lucid.importers.statistics",
     "lucid.models",
     "lucid.nn",
