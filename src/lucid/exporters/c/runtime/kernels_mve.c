@@ -29,6 +29,9 @@
 #endif
 #define ARGUMENT __attribute__((unused))
 
+/* Kept out of its callers, so that the stack is less deep. */
+#define OUTLINED __attribute__((noinline))
+
 static inline int smaller(int a, int b) { return a < b ? a : b; }
 
 /* ---- Pointwise: four channels out at a time ---- */
@@ -182,50 +185,47 @@ ASSEMBLY many_channels(ARGUMENT const quad_task *task) {
       "pop     {r4-r11, pc}           \n");
 }
 
-/* Four channels of any number of pixels. */
-static void four_channels(quad_task task, int pixels) {
-  const uint32_t whole = (uint32_t)pixels / TILE;
-  uint32_t rest = (uint32_t)pixels % TILE;
-  if (task.channels <= 16) {
-    task.count = (uint32_t)pixels;
-    few_channels(&task);
+/* Four channels of any number of pixels; leaves task->in and out anywhere. */
+static void four_channels(quad_task *task, int pixels) {
+  const uint32_t in_step = task->in_step, out_step = task->out_step;
+  int rest = pixels % TILE;
+  if (task->channels <= 16) {
+    task->count = (uint32_t)pixels;
+    few_channels(task);
     return;
   }
-  task.count = whole;
-  if (whole > 0) many_channels(&task);
+  task->count = (uint32_t)(pixels / TILE);
+  if (task->count > 0) many_channels(task);
   if (rest == 0) return;
-  task.count = 1;
-  if (whole > 0) { /* the last three, some of them again */
-    task.in += ((uint32_t)pixels - TILE) * task.in_step;
-    task.out += ((uint32_t)pixels - TILE) * task.out_step;
-    many_channels(&task);
+  if (task->count > 0) { /* the last three, some of them again */
+    task->count = 1;
+    task->in += (uint32_t)(pixels - TILE) * in_step;
+    task->out += (uint32_t)(pixels - TILE) * out_step;
+    many_channels(task);
     return;
   }
-  for (; rest > 0; --rest) { /* three times the same */
-    quad_task one = task;
-    one.in += (rest - 1) * task.in_step;
-    one.out += (rest - 1) * task.out_step;
-    one.in_step = one.out_step = 0;
-    many_channels(&one);
+  for (task->count = 1; rest > 0; --rest) { /* three times the same */
+    task->in_step = task->out_step = 0;
+    many_channels(task);
+    task->in += task->in_step = in_step;
+    task->out += task->out_step = out_step;
   }
 }
 
 /* A channel of which there are not four: all lanes compute the same. */
-static void one_channel(quad_task task, int pixels) {
-  const int32_t bias[QUAD] = {*task.bias, *task.bias, *task.bias, *task.bias};
-  const float multiplier[QUAD] = {*task.multiplier, *task.multiplier, *task.multiplier,
-                                  *task.multiplier};
+OUTLINED static void one_channel(const quad_task *task, int pixels) {
+  const int32_t bias[QUAD] = {*task->bias, *task->bias, *task->bias, *task->bias};
+  const float scale = *task->multiplier, multiplier[QUAD] = {scale, scale, scale, scale};
   uint8_t equal[QUAD];
-  uint8_t *out = task.out;
-  task.weight_step = 0;
-  task.bias = bias;
-  task.multiplier = multiplier;
-  task.out = equal;
-  for (; pixels > 0; --pixels) {
-    four_channels(task, 1);
-    *out = equal[0];
-    out += task.out_step;
-    task.in += task.in_step;
+  quad_task one = *task;
+  int k;
+  one.bias = bias;
+  one.multiplier = multiplier;
+  for (k = 0; k < pixels; ++k) {
+    one.in = task->in + (uint32_t)k * task->in_step;
+    one.out = equal;
+    four_channels(&one, 1);
+    task->out[(uint32_t)k * task->out_step] = equal[0];
   }
 }
 
@@ -235,10 +235,10 @@ static void multiply(const lucid_layer *layer, const void *in, int channels, int
   const int width = layer->out_channels;
   int o;
   quad_task task;
-  task.in_step = task.channels = task.weight_step = (uint32_t)channels;
+  task.in_step = task.channels = (uint32_t)channels;
+  task.weight_step = width < QUAD ? 0 : (uint32_t)channels;
   task.out_step = (uint32_t)width;
   task.maximum = layer->maximum;
-  task.count = 0;
   for (o = 0; o < width; o += width < QUAD ? 1 : QUAD) {
     /* The last four may be computed in part again. */
     const int first = width < QUAD ? o : smaller(o, width - QUAD);
@@ -247,7 +247,11 @@ static void multiply(const lucid_layer *layer, const void *in, int channels, int
     task.weights = layer->weights + first * channels;
     task.bias = layer->bias + first;
     task.multiplier = layer->multiplier + first;
-    (width < QUAD ? one_channel : four_channels)(task, pixels);
+    if (width < QUAD) {
+      one_channel(&task, pixels);
+    } else {
+      four_channels(&task, pixels);
+    }
   }
 }
 
@@ -314,7 +318,7 @@ static void copy_window(const lucid_layer *layer, const uint8_t *const rows[3],
 }
 
 /* Windows of the outputs `begin` to `end`, side by side. */
-static void lay_out(const lucid_layer *layer, const uint8_t *const rows[3], const uint8_t *outside,
+OUTLINED static void lay_out(const lucid_layer *layer, const uint8_t *const rows[3], const uint8_t *outside,
                     int begin, int end, uint8_t *window) {
   const int channels = layer->in_channels, stride = layer->stride;
   const int whole = rows[0] != NULL && rows[1] != NULL && rows[2] != NULL && WINDOW * channels <= 16;
@@ -530,7 +534,7 @@ DEPTHWISE(one_row_2,
           "vmladav.s8 r6, q0, q4          \n")
 
 /* Interleaves columns `begin` to `end` of four rows; those that are outside are zeros. */
-static void interleave_columns(const lucid_layer *layer, const uint8_t *const rows[ROWS], int first,
+OUTLINED static void interleave_columns(const lucid_layer *layer, const uint8_t *const rows[ROWS], int first,
                                int group, int begin, int end, uint8_t *to) {
   static const uint8_t kZeros[GROUP] = {0};
   const int channels = layer->in_channels;
