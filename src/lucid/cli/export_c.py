@@ -108,7 +108,14 @@ def _check_board(exported: CExport, board: Board) -> dict[str, Any]:
         resolution=exported.network.preprocessing.resolution,
     )
     seconds = latency(board, exported.plan.layers)
-    return {"name": board.name, "fit": verdict, "flash": flash, "seconds": seconds}
+    return {
+        "name": board.name,
+        "core": board.core,
+        "code": code_bytes()[board.core],
+        "flash": flash,
+        "fit": verdict,
+        "seconds": seconds,
+    }
 
 
 def _verify(exported: CExport, pixels: Pixels, compiler: list[str]) -> dict[str, Any]:

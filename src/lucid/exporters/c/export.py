@@ -16,7 +16,7 @@ import numpy as np
 from lucid.errors import ConfigError, OutputError
 from lucid.exporters.c.plan import Plan, make_plan
 from lucid.exporters.c.source import STACK_BYTES, const_bytes, sources
-from lucid.files import check_writable_folder
+from lucid.files import check_writable_folder, open_file
 from lucid.images import Pixels
 from lucid.network import FloatNetwork, Int8Layer, Int8Network, Int8Pool
 
@@ -24,6 +24,7 @@ __all__ = ["CExport", "check_replaceable", "paired", "to_c"]
 
 # Lists the files of an export with their checksums, so that a later one replaces only those.
 RECORD = "lucid-export.json"
+_MAX_RECORD = 2**20  # bytes
 
 # Of a 32-bit device: lucid_layer, lucid_stage, and the pointer to a class name.
 _LAYER_BYTES, _STAGE_BYTES, _POINTER_BYTES = 28, 16, 4
@@ -124,13 +125,15 @@ def check_replaceable(folder: Path) -> None:
         return
     with _reading(folder):
         written = _record(folder)
-        for path in sorted(folder.rglob("*")):
+        for path in folder.rglob("*"):
             name = path.relative_to(folder).as_posix()
             if path.is_dir() and not path.is_symlink():
                 ours = any(other.startswith(f"{name}/") for other in written)
             else:
                 ours = name == RECORD or (
-                    path.is_file() and written.get(name) == _checksum(path.read_bytes())
+                    name in written
+                    and path.is_file()
+                    and written[name] == _checksum(path.read_bytes())
                 )
             if not ours:
                 raise OutputError(
@@ -141,10 +144,15 @@ def check_replaceable(folder: Path) -> None:
 
 def _record(folder: Path) -> dict[str, str]:
     """The files of the export that stands in a folder with their checksums; empty if none does."""
+    path = folder / RECORD
+    if not path.is_file():
+        return {}
+    with open_file(path, max_bytes=_MAX_RECORD, error=OutputError) as file:
+        content = file.read()
     try:
-        values = json.loads((folder / RECORD).read_text("utf-8"))
+        values = json.loads(content)
         return {str(name): str(value) for name, value in values["files"].items()}
-    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
 
 
