@@ -1,5 +1,5 @@
-/* Kernels for Cortex-M4, M7 and M33 with the DSP extension and an FPU: SMLAD multiplies and adds two
- * pairs of 16-bit values in one instruction.
+/* Kernels for Cortex-M4, M7 and M33 with the DSP extension and an FPU: SMLAD multiplies two pairs of
+ * 16-bit values and adds the products in one instruction.
  *
  * Between a depthwise layer and its pointwise one values are 16 bits wide, so that nobody unpacks
  * them again for each output. They lie in tiles of three pixels; a tile has six values for each
@@ -21,7 +21,7 @@
 #define WINDOW 3
 #define CHUNK 36 /* pixels of a row of the first layer that are computed at once */
 
-/* A function that is nothing but the assembly in it; it finds its arguments where calls put them. */
+/* A function that is nothing but the assembly in it; its arguments are where calls put them. */
 #ifdef __clang__
 #define ASSEMBLY __attribute__((naked, noinline)) static void
 #else /* GCC would conclude that it leaves all registers as they are */
@@ -310,7 +310,8 @@ void lucid_stem_row(const lucid_layer *layer, const uint8_t *const rows[3], cons
   const int channels = 9 * layer->in_channels, width = layer->out_width;
   const int tile_pairs = at_least_fours(channels) / 2 * TILE;
   const int most = width < CHUNK ? (width + TILE - 1) / TILE : CHUNK / TILE; /* tiles at once */
-  const int whole = layer->in_channels == 3 && rows[0] != NULL && rows[1] != NULL && rows[2] != NULL;
+  const int whole =
+      layer->in_channels == 3 && rows[0] != NULL && rows[1] != NULL && rows[2] != NULL;
   uint32_t *const tiles = work;
   int begin, x;
   for (begin = 0; begin < width; begin += CHUNK) {
@@ -441,7 +442,7 @@ typedef struct {
 
 static row_pairs pairs_of_row(const lucid_layer *layer, int pairs) {
   row_pairs made;
-  const int columns = layer->in_width - layer->left; /* behind the first pair, if it begins outside */
+  const int columns = layer->in_width - layer->left; /* behind a first pair that begins outside */
   made.begins_outside = layer->left;
   pairs -= layer->left;
   made.whole = columns / 2 < pairs ? columns / 2 : pairs;
@@ -518,7 +519,8 @@ static void spread_few(const lucid_layer *layer, const uint8_t *row, int pairs, 
   int k;
   for (k = 0; k < pairs; ++k) {
     const int left = 2 * k - layer->left, right = left + 1;
-    const uint32_t first = left >= 0 && left < layer->in_width ? load(row + left * channels, channels) : 0;
+    const int inside = left >= 0 && left < layer->in_width;
+    const uint32_t first = inside ? load(row + left * channels, channels) : 0;
     const uint32_t second = right < layer->in_width ? load(row + right * channels, channels) : 0;
     const uint32_t low = low_halves(first, second);
     place[k] = unsigned_even(low);
@@ -542,7 +544,7 @@ static void read_channel(const lucid_layer *layer, int c, channel_task *task) {
   task->place = (uint32_t)(c / 4 * 8 * TILE + c % 2 * 4 * TILE + c / 2 % 2 * 2);
 }
 
-/* Where the pixels of a row go, in bytes behind those of the tile of the first one; returns the end.
+/* Where the pixels of a row go, in bytes behind the tile of the first one; returns the end.
  * first: pixels before it in its tile.
  */
 static uint32_t *find_places(int first, int width, uint32_t tile_bytes, uint32_t *places) {

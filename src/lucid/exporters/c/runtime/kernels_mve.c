@@ -1,7 +1,7 @@
-/* Kernels for Cortex-M55 and M85 with Helium (MVE): VMLADAV multiplies sixteen pairs of signed bytes
- * and adds the products in one instruction.
+/* Kernels for Cortex-M55 and M85 with Helium (MVE): VMLADAV multiplies sixteen pairs of signed
+ * bytes and adds the products in one instruction.
  *
- * Activations count as signed, value - 128, and the biases make up for it (LUCID_*_OFFSET). The maps
+ * Activations count as signed, value - 128, and the biases make up for it (LUCID_*_OFFSET). Maps
  * hold plain bytes; what stands between a depthwise layer and its pointwise one is signed, pixels
  * with their channels side by side, and sixteen bytes behind them may be read.
  *
@@ -21,7 +21,7 @@
 #define WINDOW 3
 #define CHUNK 36 /* pixels of a row of the first layer that are computed at once */
 
-/* A function that is nothing but the assembly in it; it finds its argument in r0. */
+/* A function that is nothing but the assembly in it; its arguments are in r0 and r1. */
 #ifdef __clang__
 #define ASSEMBLY __attribute__((naked, noinline)) static void
 #else /* GCC would conclude that it leaves all registers as they are */
@@ -318,10 +318,11 @@ static void copy_window(const lucid_layer *layer, const uint8_t *const rows[3],
 }
 
 /* Windows of the outputs `begin` to `end`, side by side. */
-OUTLINED static void lay_out(const lucid_layer *layer, const uint8_t *const rows[3], const uint8_t *outside,
-                    int begin, int end, uint8_t *window) {
+OUTLINED static void lay_out(const lucid_layer *layer, const uint8_t *const rows[3],
+                             const uint8_t *outside, int begin, int end, uint8_t *window) {
   const int channels = layer->in_channels, stride = layer->stride;
-  const int whole = rows[0] != NULL && rows[1] != NULL && rows[2] != NULL && WINDOW * channels <= 16;
+  const int whole =
+      rows[0] != NULL && rows[1] != NULL && rows[2] != NULL && WINDOW * channels <= 16;
   /* Outputs whose windows are in the image: as of the first, before the last. */
   const int last = layer->in_width - WINDOW + layer->left;
   const int until = last < 0 ? 0 : smaller(end, last / stride + 1);
@@ -534,8 +535,8 @@ DEPTHWISE(one_row_2,
           "vmladav.s8 r6, q0, q4          \n")
 
 /* Interleaves columns `begin` to `end` of four rows; those that are outside are zeros. */
-OUTLINED static void interleave_columns(const lucid_layer *layer, const uint8_t *const rows[ROWS], int first,
-                               int group, int begin, int end, uint8_t *to) {
+OUTLINED static void interleave_columns(const lucid_layer *layer, const uint8_t *const rows[ROWS],
+                                        int first, int group, int begin, int end, uint8_t *to) {
   static const uint8_t kZeros[GROUP] = {0};
   const int channels = layer->in_channels;
   const int from = begin < 0 ? 0 : begin, until = smaller(end, layer->in_width);
