@@ -1,5 +1,5 @@
-/* Kernels for Cortex-M4, M7 and M33 with the DSP extension and an FPU: SMLAD multiplies two pairs of
- * 16-bit values and adds the products in one instruction.
+/* Kernels for Cortex-M4, M7 and M33 with the DSP extension and an FPU: SMLAD multiplies two pairs
+ * of 16-bit values and adds the products in one instruction.
  *
  * Between a depthwise layer and its pointwise one values are 16 bits wide, so that nobody unpacks
  * them again for each output. They lie in tiles of three pixels; a tile has six values for each

@@ -14,7 +14,6 @@
 
 #include <arm_mve.h>
 #include <stddef.h>
-#include <string.h>
 
 #define TILE 3
 #define QUAD 4
@@ -534,13 +533,19 @@ DEPTHWISE(one_row_2,
           "vldrw.32 q4, [r6, q6]          \n"
           "vmladav.s8 r6, q0, q4          \n")
 
+static inline void fill_zeros(uint8_t *to, int bytes) {
+  for (; bytes > 0; bytes -= 16, to += 16) {
+    vstrbq_p_u8(to, vdupq_n_u8(ZERO), vctp8q((uint32_t)bytes));
+  }
+}
+
 /* Interleaves columns `begin` to `end` of four rows; those that are outside are zeros. */
 OUTLINED static void interleave_columns(const lucid_layer *layer, const uint8_t *const rows[ROWS],
                                         int first, int group, int begin, int end, uint8_t *to) {
   static const uint8_t kZeros[GROUP] = {0};
   const int channels = layer->in_channels;
   const int from = begin < 0 ? 0 : begin, until = smaller(end, layer->in_width);
-  const size_t column_bytes = (size_t)group * ROWS;
+  const int column_bytes = group * ROWS;
   interleave_task task;
   int k;
   for (k = 0; k < ROWS; ++k) {
@@ -556,12 +561,10 @@ OUTLINED static void interleave_columns(const lucid_layer *layer, const uint8_t 
     task.used = 0;
     task.chunks = (uint32_t)(until - from);
   }
-  task.to = to + (size_t)(from - begin) * column_bytes;
+  task.to = to + (from - begin) * column_bytes;
   interleave(&task);
-  if (from > begin) memset(to, ZERO, (size_t)(from - begin) * column_bytes);
-  if (end > until) {
-    memset(to + (size_t)(until - begin) * column_bytes, ZERO, (size_t)(end - until) * column_bytes);
-  }
+  fill_zeros(to, (from - begin) * column_bytes);
+  fill_zeros(to + (until - begin) * column_bytes, (end - until) * column_bytes);
 }
 
 void lucid_depthwise(const lucid_layer *layer, const uint8_t *const *rows, int count, void *work,
@@ -591,8 +594,8 @@ void lucid_depthwise(const lucid_layer *layer, const uint8_t *const *rows, int c
       task.out_step = (uint32_t)(4 / height * channels);
       for (x = 0; x < width; x += block) {
         const int outputs = smaller(width - x, block), begin = x * stride - layer->left;
-        interleave_columns(layer, seen, first, group, begin, begin + (outputs - 1) * stride + WINDOW,
-                           work);
+        const int end = begin + (outputs - 1) * stride + WINDOW;
+        interleave_columns(layer, seen, first, group, begin, end, work);
         task.seen = (const uint8_t *)work - ROWS;
         task.weights = layer->weights + 9 * (first - 1);
         task.out = (int8_t *)between + (y * width + x) * channels + first - 1;
