@@ -179,6 +179,20 @@ def test_the_same_network_gives_the_same_bytes(name: str) -> None:
     assert not [ending for ending, content in first.items() if second[ending] != content]
 
 
+def test_no_two_formats_share_a_file() -> None:
+    """All of one network lie side by side after --format all."""
+    network: Any = settled_network(MobileNetArguments(0.25, 2), 16)
+    int8 = quantise(network, measure_ranges(network, [photo_like(2, 16, 16)]))
+    owners: dict[str, str] = {}
+    for name, format in FORMATS.items():
+        if format.missing():
+            continue
+        source = int8 if format.precisions[0] == "int8" else network
+        for top in {ending.partition("/")[0] for ending in export(source, name).files}:
+            assert owners.setdefault(top, name) == name, f"{top}: {owners[top]} and {name}"
+    assert owners
+
+
 @pytest.fixture(scope="module")
 def exported() -> Exported:
     """A stand-in, of which only the files matter."""

@@ -37,7 +37,7 @@ def write(network: FloatNetwork, folder: Path, size: tuple[int, int], **options:
     files = to_files(network, options.get("precision", "float32"), size)
     for suffix, content in files.items():
         (folder / f"network{suffix}").write_bytes(content)
-    return folder / "network.param"
+    return folder / "network.ncnn.param"
 
 
 def run(network: FloatNetwork, pixels: Pixels, folder: Path, **options: Any) -> Array:
@@ -92,13 +92,13 @@ def test_float16_stores_weights_in_half_the_bytes(tmp_path: Path) -> None:
     )
     half = run(network, pixels, tmp_path, precision="float16")
     np.testing.assert_allclose(half, reference.run(rounded, pixels), rtol=0, atol=1e-4)
-    sizes = [len(to_files(network, one, (64, 64))[".bin"]) for one in ("float32", "float16")]
+    sizes = [len(to_files(network, one, (64, 64))[".ncnn.bin"]) for one in ("float32", "float16")]
     assert sizes[1] < 0.55 * sizes[0]
 
 
 def test_structure() -> None:
     """One layer a step, from the normalisation on."""
-    param = to_files(settled(), "float32", (40, 56))[".param"].decode()
+    param = to_files(settled(), "float32", (40, 56))[".ncnn.param"].decode()
     magic, counts, *layers = param.splitlines()
     assert (magic, counts) == ("7767517", "31 31")
     kinds = [line.split()[0] for line in layers]
@@ -110,7 +110,7 @@ def test_structure() -> None:
 
 def test_description() -> None:
     network = settled()
-    described = json.loads(to_files(network, "float32", (64, 64))[".json"])
+    described = json.loads(to_files(network, "float32", (64, 64))[".ncnn.json"])
     assert described["class_names"] == list(network.class_names)
     assert described["preprocessing"] == network.preprocessing.to_dict()
 

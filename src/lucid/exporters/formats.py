@@ -226,7 +226,7 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
         ),
         "ncnn": Format(
             title="ncnn",
-            suffix=".param",
+            suffix=".ncnn.param",
             extra="ncnn",
             packages=(),
             module="ncnn",

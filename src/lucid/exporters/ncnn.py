@@ -45,7 +45,7 @@ def to_files(network: Network, precision: Precision, size: tuple[int, int]) -> F
     half = precision == "float16"
     param, weights = to_ncnn(network, images="pixels", size=size, half=half)
     text = json.dumps(describe(network), ensure_ascii=False, indent=1)
-    return {".param": param.encode(), ".bin": weights, ".json": text.encode()}
+    return {".ncnn.param": param.encode(), ".ncnn.bin": weights, ".ncnn.json": text.encode()}
 
 
 def to_ncnn(

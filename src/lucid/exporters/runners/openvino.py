@@ -17,7 +17,7 @@ __all__ = ["compile_model", "prepare"]
 def prepare(path: Path, threads: int) -> Runner:
     """Files whose input is the image's bytes."""
     ov = require("openvino", extra="openvino")
-    compiled = compile_model(ov.Core().read_model(path), threads)
+    compiled = compile_model(ov.Core().read_model(path), threads, is_pinned=False)
     request = compiled.create_infer_request()
 
     def take(pixels: Pixels) -> Any:
@@ -36,11 +36,14 @@ def give(request: Any) -> Any:
     return np.array(request.get_output_tensor().data, np.float32)
 
 
-def compile_model(model: Any, threads: int, precision: str = "f32") -> Any:
+def compile_model(
+    model: Any, threads: int, precision: str = "f32", *, is_pinned: bool = True
+) -> Any:
     """An ``openvino.CompiledModel`` that answers a call as soon as it can.
 
     Args:
         precision: OpenVINO's hint, such as ``"f32"`` or ``"bf16"``.
+        is_pinned: whether each thread keeps to a core, on which it may have to wait for others.
     """
     return (
         require("openvino", extra="openvino")
@@ -51,6 +54,7 @@ def compile_model(model: Any, threads: int, precision: str = "f32") -> Any:
             {
                 "PERFORMANCE_HINT": "LATENCY",
                 "INFERENCE_NUM_THREADS": threads,
+                "ENABLE_CPU_PINNING": is_pinned,
                 "INFERENCE_PRECISION_HINT": precision,
                 "NUM_STREAMS": 1,
             },
