@@ -64,15 +64,19 @@ def c_network(side: int, color: str = "RGB", *, seed: int = 0, **arguments: Any)
     return int8
 
 
-def compile_runtime(folder: Path) -> ctypes.CDLL:
+def compile_runtime(folder: Path, *flags: str) -> ctypes.CDLL:
     """The runtime as a shared library for this machine, with its own names."""
     library = folder / "runtime.so"
     units = [str(path) for path in sorted(RUNTIME.glob("*.c")) if path.name != "verify.c"]
-    subprocess.run(["cc", "-O1", "-shared", "-fPIC", *units, "-o", str(library)], check=True)
+    subprocess.run(
+        ["cc", "-O1", "-shared", "-fPIC", *flags, *units, "-o", str(library)], check=True
+    )
     return ctypes.CDLL(str(library))
 
 
-class _Layer(ctypes.Structure):
+class CLayer(ctypes.Structure):
+    """lucid_layer."""
+
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("weights", "bias", "multiplier")),
         *(
@@ -116,7 +120,7 @@ class Device:
             for each in plan.stages
         ]
         self.structure = _Plan(
-            self._array((_Layer * len(plan.layers))(*self._layers())),
+            self._array((CLayer * len(plan.layers))(*self._layers())),
             self._array((_Stage * len(stages))(*stages)),
             self.outside.ctypes.data,
             len(stages) - 1,
@@ -132,7 +136,7 @@ class Device:
         self.kept.append(values)
         return values.ctypes.data
 
-    def _layers(self) -> list[_Layer]:
+    def _layers(self) -> list[CLayer]:
         found = []
         for layer, sized in zip(self.network.layers, self.plan.layers, strict=True):
             weights = bias = 0
@@ -147,7 +151,7 @@ class Device:
             if layer.kernel == 3:
                 top, left = layer.border(sized.height)[0], layer.border(sized.width)[0]
             found.append(
-                _Layer(
+                CLayer(
                     *(weights, bias, self._pointer(multiplier)),
                     *(layer.in_channels, layer.out_channels, sized.height, sized.width),
                     *(height, width, layer.stride, top, left, maximum),

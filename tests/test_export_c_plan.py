@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from c_helpers import Device, c_network, compile_runtime, random_pixels
+from c_helpers import CLayer, Device, c_network, compile_runtime, random_pixels
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from network_helpers import images, int8_networks
@@ -21,11 +21,15 @@ from lucid.exporters.c.plan import Plan, make_plan
 from lucid.network import Layer, layers
 
 
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+@pytest.fixture(scope="module", params=["", "-DLUCID_SOFT_FLOAT"], ids=["FPU", "no FPU"])
+def library(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> ctypes.CDLL:
+    """With the arithmetic of CPUs with and without an FPU."""
     if shutil.which("cc") is None:
         pytest.skip("no cc")
-    return compile_runtime(tmp_path_factory.mktemp("runtime"))
+    flags = (request.param,) if request.param else ()
+    return compile_runtime(tmp_path_factory.mktemp("runtime"), *flags)
 
 
 def plan_of(width: float, side: int, **arguments: object) -> Plan:
@@ -78,6 +82,38 @@ def test_runtime_equals_reference(library: ctypes.CDLL, data: st.DataObject) -> 
     expected = reference.run(network, pixels)[0]
     for by_rows in (False, True):
         assert device.logits(pixels[0], by_rows).tobytes() == expected.tobytes(), plan
+
+
+@pytest.mark.parametrize("maximum", [255, 200, 0])
+def test_rounding(library: ctypes.CDLL, maximum: int) -> None:
+    """Sums at and beside the halves between two bytes, and the largest; multipliers of all sizes.
+
+    Through a pointwise layer without weights: each channel's sum is its bias.
+    """
+    random = np.random.default_rng(maximum)
+    count = 60_000
+    multiplier = (2.0 ** random.uniform(-40, 4, count)).astype(np.float32)
+    halves = random.integers(0, 257, count) + 0.5
+    sums = halves / multiplier + random.integers(-2, 3, count)
+    sums[::7] = random.integers(-(2**31), 2**31, len(sums[::7]))
+    multiplier[::5] = 2.0 ** np.round(np.log2(multiplier[::5]))  # exact halves
+    bias = np.clip(np.rint(sums), -(2**31), 2**31 - 1).astype(np.int32)
+    bias[np.abs(bias * multiplier.astype(np.float64)) >= 2**30] = 0  # NetworkError in a network
+    weights, value = np.zeros(count, np.int8), np.array([7], np.uint8)
+    found = np.empty(count, np.uint8)
+    layer = CLayer(
+        *(weights.ctypes.data, bias.ctypes.data, multiplier.ctypes.data),
+        *(1, count, 1, 1, 1, 1, 1, 0, 0, maximum),
+    )
+    library.lucid_pointwise(
+        *(ctypes.byref(layer), ctypes.c_void_p(value.ctypes.data), 1),
+        *(None, ctypes.c_void_p(found.ctypes.data)),
+    )
+    expected = reference.requantise(bias, multiplier, maximum)
+    wrong = np.flatnonzero(found != expected)
+    assert not len(wrong), [(bias[k], multiplier[k], found[k], expected[k]) for k in wrong[:5]]
+    if maximum == 255:
+        assert len(np.unique(expected)) == 256
 
 
 @pytest.mark.parametrize("side", [9, 32, 47])

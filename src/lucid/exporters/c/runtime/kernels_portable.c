@@ -4,6 +4,10 @@
 
 #include <stddef.h>
 
+#if (defined(__arm__) && !defined(__ARM_FP)) || (defined(__riscv) && !defined(__riscv_flen))
+#define LUCID_SOFT_FLOAT
+#endif
+
 /* From 0 to 2^22, a float plus 2^23 has no place for fractions: the sum is rounded to a whole
  * number, half to even, which are the low bits of its representation. That is three operations
  * where lrintf may be a call, and it needs no more of a floating-point library without an FPU.
@@ -31,12 +35,38 @@ static inline float float_of(uint32_t bits) {
  * of their bits, and negative ones have the top bit; and as integers stand between the product and
  * the sum, no compiler can fuse the two into one operation that rounds once.
  */
-static inline uint8_t requantise(int32_t sum, float multiplier, uint32_t maximum_bits) {
+static inline uint8_t requantise_float(int32_t sum, float multiplier, uint32_t maximum_bits) {
   uint32_t bits = bits_of((float)sum * multiplier);
   if (bits >> 31) bits = 0;
   if (bits > maximum_bits) bits = maximum_bits;
   return (uint8_t)bits_of(float_of(bits) + ROUNDER);
 }
+
+#ifdef LUCID_SOFT_FLOAT
+/* Without an FPU, the product as a whole number of 1/65536: at most one less than the exact one,
+ * from which float arithmetic departs by two at most below 256. So only where a half is nearer than
+ * that does float have to say to which side it rounds.
+ */
+static uint8_t requantise(int32_t sum, float multiplier, uint32_t maximum) {
+  const uint32_t bits = bits_of(multiplier);
+  const int shift = 134 - (int)(bits >> 23);
+  uint64_t product;
+  uint32_t rounded;
+  if (sum <= 0 || shift > 63) return 0;
+  if (shift <= 0) return requantise_float(sum, multiplier, bits_of((float)maximum));
+  product = (uint64_t)(uint32_t)sum * ((bits & 0x7fffffu) | 0x800000u) >> shift;
+  if (product >= (uint64_t)(maximum + 1) << 16) return (uint8_t)maximum;
+  if (((uint32_t)product & 0xffffu) - 0x7ffcu <= 8u) {
+    return requantise_float(sum, multiplier, bits_of((float)maximum));
+  }
+  rounded = ((uint32_t)product + 0x8000u) >> 16;
+  return (uint8_t)(rounded < maximum ? rounded : maximum);
+}
+#define limit_of(maximum) ((uint32_t)(maximum))
+#else
+#define requantise(sum, multiplier, limit) requantise_float(sum, multiplier, limit)
+#define limit_of(maximum) bits_of((float)(maximum))
+#endif
 
 #if !defined(LUCID_HAS_STEM) || !defined(LUCID_HAS_POINTWISE)
 /* All channels of two pixels at once: a weight that has been read is used for both, a value for two
@@ -47,7 +77,7 @@ static inline uint8_t requantise(int32_t sum, float multiplier, uint32_t maximum
 static void two_pixels(const lucid_layer *layer, int inputs, const uint8_t *first,
                        const uint8_t *second, uint8_t *out, uint8_t *next) {
   const int channels = layer->out_channels;
-  const uint32_t maximum = bits_of((float)layer->maximum);
+  const uint32_t maximum = limit_of(layer->maximum);
   int o, i;
   for (o = 0; o < channels; o += 2) {
     const int other = o + 1 < channels ? o + 1 : o;
@@ -104,7 +134,7 @@ void lucid_stem_row(const lucid_layer *layer, const uint8_t *const rows[3], cons
 /* One pixel whose window is inside the image; `window` holds the places of its rows. */
 static void inner_pixel(const lucid_layer *layer, const uint8_t *const window[3], uint8_t *out) {
   const int channels = layer->in_channels;
-  const uint32_t maximum = bits_of((float)layer->maximum);
+  const uint32_t maximum = limit_of(layer->maximum);
   const int8_t *w = layer->weights;
   int c, row;
   for (c = 0; c < channels; ++c) {
@@ -120,7 +150,7 @@ static void inner_pixel(const lucid_layer *layer, const uint8_t *const window[3]
 /* One pixel at column `x` of the input, some of whose window is outside, where there are zeros. */
 static void edge_pixel(const lucid_layer *layer, const uint8_t *const *rows, int x, uint8_t *out) {
   const int channels = layer->in_channels;
-  const uint32_t maximum = bits_of((float)layer->maximum);
+  const uint32_t maximum = limit_of(layer->maximum);
   int c, tap;
   for (c = 0; c < channels; ++c) {
     const int8_t *weights = layer->weights + 9 * c;
@@ -179,7 +209,7 @@ void lucid_pointwise(const lucid_layer *layer, const void *between, int pixels, 
 void lucid_pool(const lucid_layer *layer, const uint8_t *in, uint8_t *out) {
   const int32_t pixels = (int32_t)layer->in_height * layer->in_width;
   const int channels = layer->in_channels;
-  const uint32_t maximum = bits_of(255.0f);
+  const uint32_t maximum = limit_of(255);
   int c;
   int32_t k;
   for (c = 0; c < channels; ++c) {
