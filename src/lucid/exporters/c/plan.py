@@ -19,7 +19,7 @@ from lucid.network import Layer, SizedLayer, sized_layers
 
 __all__ = ["Plan", "Stage", "make_plan"]
 
-MAX_ROWS = 16  # LUCID_MAX_ROWS of kernels.h
+MAX_ROWS = 12  # LUCID_MAX_ROWS of kernels.h
 
 _WINDOW = 3
 _ALIGNMENT = 4  # bytes, of every place in the memory

@@ -109,7 +109,7 @@
 #endif
 
 /* Rows that a depthwise layer computes in one call, at most. */
-#define LUCID_MAX_ROWS 16
+#define LUCID_MAX_ROWS 12
 
 #ifdef __cplusplus
 extern "C" {
