@@ -18,7 +18,7 @@ from network_helpers import float_networks, images, int8_networks
 from lucid import reference
 from lucid.architecture import MobileNetArguments
 from lucid.benchmark.samples import photo_like, settled_network
-from lucid.errors import ConfigError
+from lucid.errors import CheckpointError, ConfigError
 from lucid.exporters.flatbuffer import Bytes, Number, encode
 from lucid.exporters.litert import to_litert
 from lucid.exporters.runners.litert import open_interpreter
@@ -440,3 +440,23 @@ def test_flatbuffer() -> None:
     assert inner.number(0, "H") == 7
     assert [entry.text(0) for entry in table.tables(7)] == ["a", "", "b"]
     assert table.tables(7)[2].number(1, "d") == 0.5
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (b'"class_names"', b'"class_names ', "lucid.json packed in the file is no JSON"),
+        (b'"crop_fraction": 0.875', b'"crop_fraction": 9.875', "crop_fraction must be"),
+    ],
+)
+def test_import_of_a_wrong_description(old: bytes, new: bytes, words: str, tmp_path: Path) -> None:
+    content = to_litert(settled(33))
+    text = zipfile.ZipFile(io.BytesIO(content)).read("lucid.json")
+    stream = io.BytesIO(content[: content.rindex(b"PK\3\4")])  # lucid.json stands last
+    assert text.count(old) == 1
+    with zipfile.ZipFile(stream, "a") as archive:
+        archive.writestr("lucid.json", text.replace(old, new))
+    path = tmp_path / "network.tflite"
+    path.write_bytes(stream.getvalue())
+    with pytest.raises(CheckpointError, match=words):
+        import_weights(path)
