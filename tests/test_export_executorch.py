@@ -63,8 +63,9 @@ def test_float(resolution: int, variant: dict[str, Any], tmp_path: Path) -> None
     np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("means", [False, True], ids=["one mean", "three means"])
-@pytest.mark.parametrize("padding", ["symmetric", "same"])
+@pytest.mark.parametrize(
+    ("padding", "means"), [("same", False), ("symmetric", True)], ids=["one mean", "three means"]
+)
 def test_int8_gives_the_same_bytes(padding: str, means: bool, tmp_path: Path) -> None:
     """The classifier adds in float32, so its sums are rounded a little."""
     network = settled(48, padding=padding)
