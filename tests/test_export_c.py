@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -244,6 +245,11 @@ TOOLCHAINS = {
 }
 
 
+# What the assembly pushes, of which the compiler does not know: two_channels and spread_row, and
+# many_channels and the depthwise layers, of kernels_dsp.c and kernels_mve.c.
+PUSHED = {"Cortex-M4": 60, "Cortex-M55": 152}
+
+
 class TestMemory:
     @pytest.mark.parametrize("target", TOOLCHAINS)
     @pytest.mark.parametrize("optimisation", ["-O1", "-O3", "-Os"])
@@ -257,7 +263,7 @@ class TestMemory:
         call([*command, *flags, *sorted(written.glob("model*.c"))], tmp_path)
         graphs = list(tmp_path.glob("*.ci"))
         for root in ("model_classify", "model_push_row", "model_finish"):
-            assert deepest_stack(graphs, root) <= STACK_BYTES, root
+            assert deepest_stack(graphs, root) + PUSHED.get(target, 0) <= STACK_BYTES, root
 
     @pytest.mark.parametrize("target", [name for name in TOOLCHAINS if name != "gcc"])
     def test_code(self, target: str, tmp_path: Path) -> None:
@@ -425,6 +431,16 @@ class TestCommand:
         again = invoke("export", file, "--format", "c", "--out", out, "--prefix", "net")
         assert again.exit_code == 0, again.output
         assert (out / "net.c").is_file()
+
+    def test_needs_no_torch(self, file: Path, tiny_photos: Path, tmp_path: Path) -> None:
+        compiler("cc")
+        code = (
+            "import sys; sys.modules['torch'] = None; from lucid.cli import main; "
+            "main(['export', '--format', 'c', *sys.argv[1:]])"
+        )
+        arguments = [file, "--out", tmp_path / "out", "--verify", tiny_photos]
+        output = call([sys.executable, "-c", code, *arguments], tmp_path)
+        assert "the reference's bytes on 30 images" in output
 
     def test_memory_in_json(self, file: Path, small: Int8Network, tmp_path: Path) -> None:
         result = invoke(
