@@ -320,8 +320,17 @@ def device_memory() -> Rows:
         yield (str(width), f"{side}x{side}x3", *(f"{number:,}" for number in numbers))
 
 
+def device_instructions() -> Rows:
+    """What benchmarks/embedded.py counted."""
+    yield ("core", "kernels", "flags", "instructions", "code and tables, bytes")
+    counts = json.loads((RESULTS / "embedded.json").read_text())["results"]
+    for name, count in counts.items():
+        yield (*name.split(), f"{count['all']:,}", f"{count['code']:,}")
+
+
 TABLES: dict[str, Callable[[], Rows]] = {
     "costs": costs,
+    "device-instructions": device_instructions,
     "device-memory": device_memory,
     "kernel-sets": kernel_sets,
     "layers": every_layer,
