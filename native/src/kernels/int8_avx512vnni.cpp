@@ -26,6 +26,7 @@
 namespace lucid::int8_avx512vnni {
 namespace {
 
+#include "units.inc"
 #include "int8_avx512vnni_layout.inc"
 #include "int8_avx512vnni_weights.inc"
 #include "int8_avx512vnni_stem.inc"
@@ -111,41 +112,34 @@ void depthwise(const Step& s, const void* packed, const void* in, void* out, voi
   d.in_row = row_bytes(s.in);
   d.out_row = row_bytes(s.out);
   d.zeros = static_cast<const std::uint8_t*>(scratch) + kVector;
-  // Units go along the rows of a block of channels, whose weights stay in registers; a few rows in
-  // a wide image, so that the next blocks find theirs in the cache.
+  // Along the rows of a block of channels, whose weights stay in registers; a few rows in a wide
+  // image, so that the next blocks find theirs in the cache.
+  const Units division{s.out.height, divide_up(s.out.channels, kLanes), true};
   const int band = s.out.width >= 56 ? kWideBand : s.out.height;
-  const int panels = divide_up(s.out.channels, kLanes);
-  int top = begin / (band * panels) * band;
-  int height = s.out.height - top < band ? s.out.height - top : band;
-  int panel = (begin - top * panels) / height;
-  int first = top + (begin - top * panels) % height;
-  for (int unit = begin; unit < end;) {
-    const int left = top + height - first;
-    const int rows = left < end - unit ? left : end - unit;
-    const auto at = static_cast<std::size_t>(panel);
-    d.weights = p.weights + at * p.panel;
-    d.bias = p.bias + panel * kLanes;
-    d.multiplier = p.multiplier + panel * kLanes;
-    d.in = static_cast<const std::uint8_t*>(in) + at * plane_bytes(s.in);
-    d.out = static_cast<std::uint8_t*>(out);
-    if (block_of(s.out.channels) == 8) {
-      depthwise_rows<8>(s, d, first, first + rows);
-    } else if (block == kLanes) {
-      d.out += at * plane_bytes(s.out);
-      depthwise_rows<16>(s, d, first, first + rows);
-    } else {
-      // [channel/64][y][x][64]
-      d.out_row = static_cast<std::size_t>(round_up(s.out.width, 4)) * 64;
-      d.out += at / 4 * d.out_row * static_cast<std::size_t>(s.out.height) + at % 4 * kLanes;
-      depthwise_rows<64>(s, d, first, first + rows);
+  for (int top = 0; top < s.out.height; top += band) {
+    for (int panel = 0; panel < division.parts; ++panel) {
+      int first = division.row(begin, panel), last = division.row(end, panel);
+      if (first < top) first = top;
+      if (last > top + band) last = top + band;
+      if (first >= last) continue;
+      const auto at = static_cast<std::size_t>(panel);
+      d.weights = p.weights + at * p.panel;
+      d.bias = p.bias + panel * kLanes;
+      d.multiplier = p.multiplier + panel * kLanes;
+      d.in = static_cast<const std::uint8_t*>(in) + at * plane_bytes(s.in);
+      d.out = static_cast<std::uint8_t*>(out);
+      if (block_of(s.out.channels) == 8) {
+        depthwise_rows<8>(s, d, first, last);
+      } else if (block == kLanes) {
+        d.out += at * plane_bytes(s.out);
+        depthwise_rows<16>(s, d, first, last);
+      } else {
+        // [channel/64][y][x][64]
+        d.out_row = static_cast<std::size_t>(round_up(s.out.width, 4)) * 64;
+        d.out += at / 4 * d.out_row * static_cast<std::size_t>(s.out.height) + at % 4 * kLanes;
+        depthwise_rows<64>(s, d, first, last);
+      }
     }
-    unit += rows;
-    if (++panel == panels) {
-      panel = 0;
-      top += band;
-      height = s.out.height - top < band ? s.out.height - top : band;
-    }
-    first = top;
   }
 }
 
