@@ -145,11 +145,19 @@ class _FloatConvolution(nn.Module):
 class _Int8Module(nn.Module):
     """An int8 network; what is rounded to bytes and back, XNNPACK computes in bytes."""
 
+    outside: Tensor
+    shift: Tensor
+    pool: _Rounding
+    classifier: nn.Linear
+
     def __init__(self, network: Int8Network, size: tuple[int, int]) -> None:
         super().__init__()
-        self.outside = network.outside
-        self.layers = nn.ModuleList()
         zero = network.outside[0]
+        outside = torch.tensor(network.outside, dtype=torch.float32).reshape(1, -1, 1, 1)
+        self.register_buffer("outside", outside)
+        self.register_buffer("shift", outside - zero)
+        self.border: _Border | None = None
+        self.layers = nn.ModuleList()
         for layer, scales in zip(network.layers, state_scales(network, np.float32(1)), strict=True):
             if isinstance(layer, Int8Pool):
                 self.pool = _Rounding(scales.given)
@@ -158,7 +166,7 @@ class _Int8Module(nn.Module):
                 self.classifier = _linear(weight, layer.bias * scales.bias(layer))
             else:
                 convolution = _Int8Convolution(layer, scales, size, zero)
-                if layer.kind == "stem" and len(set(self.outside)) > 1:
+                if layer.kind == "stem" and len(set(network.outside)) > 1:
                     self.border = _border(layer, size)
                     convolution.border, convolution.padding = None, 0
                 self.layers.append(convolution)
@@ -175,16 +183,10 @@ class _Int8Module(nn.Module):
 
     def _bytes(self, x: Tensor) -> Tensor:
         """Bytes of a picture as values; a border is added where a convolution can't do it."""
-        zero = float(self.outside[0])
-        if len(set(self.outside)) == 1:
-            return self.image(x - zero)  # type: ignore[no-any-return]
-        # Convolutions pad all channels alike.
-        planes = [
-            functional.pad(x[:, channel : channel + 1] - float(outside), self.border)
-            + (float(outside) - zero)
-            for channel, outside in enumerate(self.outside)
-        ]
-        return self.image(torch.cat(planes, 1))  # type: ignore[no-any-return]
+        x = x - self.outside
+        if self.border is not None:  # convolutions pad all channels alike
+            x = functional.pad(x, self.border) + self.shift
+        return self.image(x)  # type: ignore[no-any-return]
 
 
 class _Int8Convolution(nn.Module):
