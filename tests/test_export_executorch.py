@@ -23,8 +23,6 @@ pytest.importorskip("executorch")
 
 MEANS = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # the libraries' own
-
 
 def settled(resolution: int, classes: int = 10, **variant: Any) -> FloatNetwork:
     return settled_network(MobileNetArguments(0.25, classes, **variant), resolution)

@@ -6,11 +6,7 @@ the zero point -128. Its classifier computes in float32, so that logits need no 
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
-import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -22,6 +18,7 @@ from torch.nn import functional
 from lucid.errors import ConfigError, require
 from lucid.exporters.formats import Files, Precision
 from lucid.exporters.metadata import describe
+from lucid.exporters.runners.executorch import silenced
 from lucid.exporters.scales import StatedScales, state_scales
 from lucid.network import FloatLayer, FloatNetwork, Int8Layer, Int8Network, Int8Pool, Layer
 from lucid.network.file import Network
@@ -55,11 +52,6 @@ def to_program(network: Network, size: tuple[int, int]) -> bytes:
         MissingDependencyError: executorch is not installed.
         ConfigError: XNNPACK leaves a part of the network to slower kernels.
     """
-    exir = require("executorch.exir", extra=_EXTRA)
-    xnnpack = require("executorch.backends.xnnpack.partition.xnnpack_partitioner", extra=_EXTRA)
-    passes = require("executorch.exir.passes", extra=_EXTRA)
-    # They register the operators of quantised programs.
-    require("torch.ao.quantization.fx._decomposed", extra=_EXTRA)
     module = (
         _FloatModule(network, size)
         if isinstance(network, FloatNetwork)
@@ -67,7 +59,12 @@ def to_program(network: Network, size: tuple[int, int]) -> bytes:
     )
     images = torch.zeros(2, network.layers[0].in_channels, *size)
     batch = torch.export.Dim("batch", min=1, max=LARGEST_BATCH)
-    with _silenced():
+    with silenced():
+        exir = require("executorch.exir", extra=_EXTRA)
+        xnnpack = require("executorch.backends.xnnpack.partition.xnnpack_partitioner", extra=_EXTRA)
+        passes = require("executorch.exir.passes", extra=_EXTRA)
+        # They register the operators of quantised programs.
+        require("torch.ao.quantization.fx._decomposed", extra=_EXTRA)
         exported = torch.export.export(
             module.eval(), (images,), dynamic_shapes=({0: batch},), strict=False
         )
@@ -265,16 +262,3 @@ def _linear(weight: NDArray[np.float32], bias: NDArray[np.float32]) -> nn.Linear
 
 def _tensor(values: NDArray[Any]) -> Tensor:
     return torch.from_numpy(values.copy())  # those of networks are read-only
-
-
-@contextlib.contextmanager
-def _silenced() -> Iterator[None]:
-    """Without the warnings and logs of the libraries, which are about themselves."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

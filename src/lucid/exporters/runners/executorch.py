@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,13 +16,14 @@ from lucid.errors import require
 from lucid.exporters.runners import Runner
 from lucid.images import Pixels
 
-__all__ = ["prepare"]
+__all__ = ["prepare", "silenced"]
 
 
 def prepare(path: Path, threads: int) -> Runner:
     """A program whose input is bytes / 255, channels first."""
     torch = require("torch", extra="executorch")
-    runtime = require("executorch.runtime", extra="executorch")
+    with silenced():
+        runtime = require("executorch.runtime", extra="executorch")
     torch.set_num_threads(threads)
     content = path.read_bytes()
     program = runtime.Runtime.get().load_program(content)
@@ -38,3 +43,16 @@ def prepare(path: Path, threads: int) -> Runner:
         lambda logits: logits.numpy().copy(),
         {"version": version("executorch")},
     )
+
+
+@contextlib.contextmanager
+def silenced() -> Iterator[None]:
+    """Without the warnings and logs of the libraries, which are about themselves."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
