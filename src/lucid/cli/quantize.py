@@ -48,7 +48,7 @@ _FEW_IMAGES = 16
     metavar="DATA",
     help="Then train in int8 on these photos, to answer as the float model does.",
 )
-@click.option("--epochs", type=int, help="Passes over the photos of --finetune; 4.")
+@click.option("--epochs", type=int, help="Passes over the photos of --finetune; 2.")
 @click.option("--seed", default=0, show_default=True, help="Of what is random, such as the choice.")
 @click.option(
     "--evaluate",

@@ -27,9 +27,9 @@ from lucid.training.recipe import Recipe
 # The float model's answers are the goal, labels do not count. Photos are shown much as in use, at
 # the full resolution: the ranges of the activations are learnt from them.
 RECIPE: dict[str, Any] = {
-    "epochs": 4,
+    "epochs": 2,
     "optimizer": "adamw",
-    "learning_rate": 0.01,
+    "learning_rate": 0.005,
     "weight_decay": 0.0,
     "warmup_epochs": 0.5,
     "average_decay": 0.99,
@@ -39,8 +39,8 @@ RECIPE: dict[str, Any] = {
     # Nearly the squared difference of the logits: also of those that change no probability.
     "distillation_temperature": 4.0,
     "label_smoothing": 0.0,
-    "color_jitter": 0.3,
-    "crop_area": 0.25,
+    "color_jitter": 0.1,
+    "crop_area": 0.6,
 }
 
 
@@ -76,7 +76,7 @@ def finetune(
         checkpoint: the float model.
         data: photos in class folders, a manifest or an archive; the labels only serve to tell how
             it goes. Split as the checkpoint's own training was.
-        epochs: passes over the photos; 4 by default.
+        epochs: passes over the photos; 2 by default.
         seed: of the order and the augmentation.
         progress: is told what happens.
     Raises:
