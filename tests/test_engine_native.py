@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +16,19 @@ from test_network_fuzz import FLOAT_VALID, VALID
 
 from lucid import reference
 from lucid.architecture import MobileNetArguments
-from lucid.engine import PRECISIONS, isas
+from lucid.engine import PRECISIONS, Precision, isas
 from lucid.network import FloatNetwork, Int8Network, write_network
 from lucid.quantization import measure_ranges, quantise
 
-NATIVE = Path(__file__).parents[1] / "native"
+ROOT = Path(__file__).parents[1]
+NATIVE = ROOT / "native"
+EXAMPLE = ROOT / "examples" / "classify.c"
 SIDE = 40
 
 ADDRESS = "-DLUCID_SANITIZE=address,undefined"
 SCALAR = "-DLUCID_SETS=scalar"  # of the kernels, where they are not what is tested
+
+STORED: tuple[Precision, ...] = ("int8", "float32")
 
 Build = Callable[..., Path]
 Network = FloatNetwork | Int8Network
@@ -73,8 +78,8 @@ def files(
     return {name: folder / name for name in networks}
 
 
-def run(*command: object) -> str:
-    environment = os.environ | {"UBSAN_OPTIONS": "print_stacktrace=1"}
+def run(*command: object, isa: str = "") -> str:
+    environment = os.environ | {"UBSAN_OPTIONS": "print_stacktrace=1", "LUCID_ISA": isa}
     done = subprocess.run(
         [str(word) for word in command], capture_output=True, text=True, env=environment
     )
@@ -95,6 +100,56 @@ def test_c_interface(build: Build, files: dict[str, Path], networks: dict[str, N
     pixels = np.full((1, SIDE, SIDE, channels), 100, np.uint8)
     expected = reference.run(network, pixels)[0]
     np.testing.assert_array_equal(np.array(logits, np.float32), expected)
+
+
+@pytest.fixture(scope="module")
+def installed(build: Build, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library as ``cmake --install`` leaves it."""
+    folder = build("lucid_engine", SCALAR).parent
+    prefix = tmp_path_factory.mktemp("installed")
+    run("cmake", "--install", folder, "--component", "engine", "--prefix", prefix)
+    return prefix
+
+
+PROJECT = f"""
+cmake_minimum_required(VERSION 3.18)
+project(classify LANGUAGES C CXX)
+find_package(lucid_engine {version("lucid-mobilenet")} EXACT REQUIRED)
+add_executable(classify "{EXAMPLE}")
+target_link_libraries(classify PRIVATE lucid::lucid_engine)
+"""
+
+
+def with_cmake(installed: Path, folder: Path) -> Path:
+    (folder / "CMakeLists.txt").write_text(PROJECT)
+    run("cmake", "-S", folder, "-B", folder / "build", f"-DCMAKE_PREFIX_PATH={installed}")
+    run("cmake", "--build", folder / "build")
+    return folder / "build" / "classify"
+
+
+def with_pkg_config(installed: Path, folder: Path) -> Path:
+    needed("pkg-config", "cc")
+    (file,) = installed.rglob("lucid_engine.pc")
+    flags = run("pkg-config", "--cflags", "--libs", file).split()
+    run("cc", EXAMPLE, *flags, "-o", folder / "classify")
+    return folder / "classify"
+
+
+@pytest.mark.parametrize("made", [with_cmake, with_pkg_config])
+def test_a_program_finds_what_is_installed(
+    made: Callable[[Path, Path], Path],
+    installed: Path,
+    files: dict[str, Path],
+    networks: dict[str, Network],
+    tmp_path: Path,
+) -> None:
+    program = made(installed, tmp_path)
+    network = networks["int8"]
+    side = network.preprocessing.resolution
+    pixels = random_pixels((1, side, side, network.preprocessing.channels))
+    pixels.tofile(tmp_path / "pixels")
+    best = network.class_names[reference.run(network, pixels)[0].argmax()]
+    assert run(program, files["int8"], tmp_path / "pixels") == f"{best}, on scalar\n"
 
 
 @pytest.mark.parametrize("precision", ["int8", "float32"])
@@ -123,6 +178,16 @@ def test_threads_do_not_race(build: Build, files: dict[str, Path], precision: st
 
 def test_altered_files_do_no_harm(build: Build, small_files: list[Path]) -> None:
     run(build("fuzz_load", ADDRESS, SCALAR), 5000, *small_files)
+
+
+@pytest.mark.parametrize(
+    ("precision", "isa"), [(name, isa) for name in STORED for isa in isas(name)[:2]]
+)
+def test_altered_files_do_no_harm_to_the_best_sets(
+    build: Build, small_files: list[Path], precision: Precision, isa: str
+) -> None:
+    (path,) = (path for path in small_files if path.name == precision)
+    run(build("fuzz_load", ADDRESS), 20_000, path, isa=isa)
 
 
 def test_fuzzed_files_do_no_harm(build: Build, small_files: list[Path], tmp_path: Path) -> None:

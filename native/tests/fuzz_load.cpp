@@ -1,4 +1,5 @@
-// Any bytes are loaded or refused; what was loaded runs. For libFuzzer, or for fuzz_main.cpp.
+// Any bytes are loaded or refused; what was loaded runs, on the set that LUCID_ISA names or the best.
+// For libFuzzer, or for fuzz_main.cpp.
 
 #include <cstddef>
 #include <cstdint>
@@ -10,7 +11,7 @@
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   try {
     lucid::MemorySource source(data, size);
-    lucid::Engine engine(source, {"", "scalar", 1});
+    lucid::Engine engine(source, {"", "", 1});
     constexpr int kSide = 32;
     std::vector<std::uint8_t> image(kSide * kSide * static_cast<std::size_t>(engine.channels()));
     for (std::size_t k = 0; k < image.size(); ++k) image[k] = static_cast<std::uint8_t>(37 * k);
