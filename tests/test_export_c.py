@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from lucid.cli import main
 from lucid.errors import ConfigError, MissingDependencyError, OutputError
 from lucid.exporters.c import CExport, to_c
 from lucid.exporters.c.boards import boards, code_bytes
-from lucid.exporters.c.host import run
+from lucid.exporters.c.host import find_compiler, run
 from lucid.exporters.c.source import STACK_BYTES
 from lucid.network import Int8Network, write_network
 
@@ -111,8 +112,6 @@ class TestSources:
         assert to_c(small).files == to_c(small).files
 
     def test_class_names_are_strings(self, small: Int8Network, tmp_path: Path) -> None:
-        from dataclasses import replace
-
         names = ('a "quoted" \\ ??/ name', "Löwe 獅子 123", "@PREFIX@ model_ lucid_")
         exported = to_c(replace(small, class_names=names))
         folder = exported.write(tmp_path / "out")
@@ -162,6 +161,8 @@ class TestSources:
         call([*command, *written.glob("*.c"), "-o", "profile"], tmp_path)
         output = call([tmp_path / "profile"], tmp_path)
         assert len(re.findall(r"^layer \d+: \d+ ticks$", output, re.MULTILINE)) == 29
+        call([*command, "-DMODEL_TICKS=7", *written.glob("*.c"), "-o", "profile"], tmp_path)
+        assert "in all: 0 ticks" in call([tmp_path / "profile"], tmp_path)
 
     def test_manifests(self, written: Path) -> None:
         library = json.loads((written / "library.json").read_text())
@@ -313,6 +314,17 @@ class TestFolder:
         with pytest.raises(OutputError, match=r"main\.c is not as an export left it"):
             to_c(small).write(folder)
 
+    @pytest.mark.parametrize("name", [".", "..", "../inner"])
+    def test_the_current_folder_stays(
+        self, small: Int8Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    ) -> None:
+        (tmp_path / "outer" / "inner").mkdir(parents=True)
+        monkeypatch.chdir(tmp_path / "outer" / "inner")
+        with pytest.raises(OutputError, match="is the current folder, or around it"):
+            to_c(small).write(name)
+        to_c(small).write("new")
+        assert [path.name for path in Path.cwd().iterdir()] == ["new"]
+
     def test_a_file_in_the_way(self, small: Int8Network, tmp_path: Path) -> None:
         (tmp_path / "out").write_text("mine")
         with pytest.raises(OutputError, match="expected a folder"):
@@ -336,9 +348,14 @@ class TestFolder:
 
 
 class TestNames:
-    @pytest.mark.parametrize("prefix", ["model", "a", "Vww_96", "lucid", "x" * 32])
+    @pytest.mark.parametrize("prefix", ["model", "a", "m", "verify", "Vww_96", "lucid", "x" * 32])
     def test_accepted(self, small: Int8Network, prefix: str) -> None:
-        assert f"{prefix}.h" in to_c(small, prefix=prefix).files
+        """With any, the sources are told from the example and from the program that verifies."""
+        exported = to_c(small, prefix=prefix)
+        assert f"{prefix}.h" in exported.files
+        pixels = random_pixels(1, 20, 3)
+        found = run(exported, pixels, compiler=[compiler("gcc"), "-O0"])
+        assert found.tobytes() == reference.run(small, pixels).tobytes()
 
     @pytest.mark.parametrize(
         ("prefix", "problem"),
@@ -357,6 +374,7 @@ class TestNames:
             ("a_", "two underscores"),
             ("string", "string.h"),
             ("main", "main.c"),
+            ("all", "CMake"),
         ],
     )
     def test_refused(self, small: Int8Network, prefix: str, problem: str) -> None:
@@ -410,7 +428,28 @@ class TestBoards:
 
         board = find_board("nucleo-g071rb")
         need = Need(flash=10_000, rows=board.ram, image=board.ram + 1)
-        assert "rows are pushed" in check_fits(board, need, classes=2, resolution=96)
+        assert "rows are pushed" in check_fits(board, need, class_names=["a", "b"], resolution=96)
+
+    @pytest.mark.parametrize("classes", [2, 400, 450])
+    def test_what_is_advised_fits(self, classes: int) -> None:
+        """By the numbers of the export itself, with tables; 450 classes leave no place for them."""
+        from lucid.exporters.c.boards import Need, check_fits, find_board, need
+
+        board = find_board("blue-pill")
+        names = tuple(f"class {k}" for k in range(classes))
+        with pytest.raises(ConfigError) as caught:
+            check_fits(board, Need(2**30, 2**30, 2**30), class_names=names, resolution=96)
+        advice = re.search(r"width ([\d.]+) at resolution (\d+) would fit", str(caught.value))
+        assert (advice is None) == (classes == 450), caught.value
+        if advice is None:
+            return
+        network = c_network(
+            int(advice[2]), width_multiplier=float(advice[1]), num_classes=classes, last_stride=1
+        )
+        exported = to_c(replace(network, class_names=names))
+        flash = exported.const_bytes + exported.table_bytes + code_bytes()[board.core]
+        wanted = need(exported.plan, flash)
+        assert check_fits(board, wanted, class_names=names, resolution=96).startswith("fits")
 
     def test_unknown(self, file: Path) -> None:
         result = invoke("export", file, "--format", "c", "--board", "nucleo-f401")
@@ -504,13 +543,22 @@ class TestCommand:
         assert "not verified" in result.stderr
         monkeypatch.setenv("CC", "no-such-compiler -O2")
         with pytest.raises(MissingDependencyError, match=r"\$CC, 'no-such-compiler'"):
-            run(to_c(c_network(8, width_multiplier=0.05, num_classes=2)), random_pixels(1, 8, 3))
+            find_compiler()
+        monkeypatch.setenv("CC", '"gcc')
+        with pytest.raises(ConfigError, match=r"\$CC must be the command of a C compiler"):
+            find_compiler()
 
     @pytest.mark.parametrize("wrong", [("--report", "a.html"), ("--precision", "float32")])
     def test_options_that_do_not_go_with_it(self, file: Path, wrong: tuple[str, ...]) -> None:
         result = invoke("export", file, "--format", "c", *wrong)
         assert result.exit_code == 2
         assert "takes one int8 network" in result.stderr
+
+    def test_an_empty_prefix(self, file: Path, tmp_path: Path) -> None:
+        asked = ("export", file, "--format", "c", "--out", tmp_path / "out", "--prefix", "")
+        result = invoke(*asked)
+        assert result.exit_code == 2
+        assert "prefix '' must be" in result.stderr
 
     def test_options_that_go_with_it_only(self, file: Path) -> None:
         result = invoke("export", file, "--format", "onnx", "--prefix", "net")

@@ -15,8 +15,8 @@ from lucid.cli.terminal import console
 def command(as_json: bool) -> None:
     """List boards that lucid export --format c --board NAME knows.
 
-    Flash and RAM are those of the whole board; the clock is the highest. A board that is not here
-    runs an export too: any C99 compiler will do.
+    Flash is that of the whole board, RAM what lies in one piece; the clock is the highest. A board
+    that is not here runs an export too: any C99 compiler will do.
     """
     from rich.table import Table
 

@@ -120,7 +120,7 @@ def command(
         export_c(
             checkpoints[0],
             out=out,
-            prefix=prefix or "model",
+            prefix="model" if prefix is None else prefix,
             board_name=board,
             resolution=resolution,
             pictures=None if no_verify else lambda network: _pictures(network, verify)[::2],

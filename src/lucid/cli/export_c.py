@@ -104,7 +104,7 @@ def _check_board(exported: CExport, board: Board) -> dict[str, Any]:
     verdict = check_fits(
         board,
         need(exported.plan, flash),
-        classes=len(exported.network.class_names),
+        class_names=exported.network.class_names,
         resolution=exported.network.preprocessing.resolution,
     )
     seconds = latency(board, exported.plan.layers)

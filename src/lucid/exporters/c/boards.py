@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -13,7 +13,7 @@ from typing import Any
 from lucid.architecture import MobileNetArguments
 from lucid.errors import ConfigError, suggest
 from lucid.exporters.c.plan import Plan, make_plan
-from lucid.exporters.c.source import STACK_BYTES
+from lucid.exporters.c.source import STACK_BYTES, const_bytes, table_bytes
 from lucid.network import SizedLayer, layers, sized_layers, totals
 
 __all__ = ["Board", "Core", "Need", "boards", "check_fits", "find_board", "latency"]
@@ -123,8 +123,8 @@ def need(plan: Plan, flash: int) -> Need:
     return Need(flash, rows, rows + plan.image_bytes)
 
 
-def check_fits(board: Board, wanted: Need, *, classes: int, resolution: int) -> str:
-    """Say how a network of so many classes and pixels a side fits a board.
+def check_fits(board: Board, wanted: Need, *, class_names: Sequence[str], resolution: int) -> str:
+    """Say how a network of these classes and so many pixels a side fits a board.
 
     Raises:
         ConfigError: it does not; the message says by how much, and what would.
@@ -135,7 +135,7 @@ def check_fits(board: Board, wanted: Need, *, classes: int, resolution: int) -> 
     if wanted.rows > board.ram:
         missing.append(f"{wanted.rows - board.ram:,} bytes of RAM")
     if missing:
-        fitting = _largest_fitting(board, classes, resolution)
+        fitting = _largest_fitting(board, class_names, resolution)
         remedy = (
             f"width {fitting[0]:g} at resolution {fitting[1]} would fit"
             if fitting
@@ -169,7 +169,9 @@ def latency(board: Board, network: tuple[SizedLayer, ...]) -> tuple[float, float
     return count * best / clock, count * worst / clock
 
 
-def _largest_fitting(board: Board, classes: int, resolution: int) -> tuple[float, int] | None:
+def _largest_fitting(
+    board: Board, class_names: Sequence[str], resolution: int
+) -> tuple[float, int] | None:
     """(width multiplier, resolution) of the network with the most multiply-adds that fits.
 
     At this resolution, if there is one.
@@ -177,16 +179,20 @@ def _largest_fitting(board: Board, classes: int, resolution: int) -> tuple[float
     code = core(board.core).code_bytes
     choices = []
     for width in _WIDTHS:
-        arguments = MobileNetArguments(width_multiplier=width, num_classes=classes, last_stride=1)
+        arguments = MobileNetArguments(
+            width_multiplier=width, num_classes=len(class_names), last_stride=1
+        )
         network = layers(arguments)
         for side in {*_RESOLUTIONS, resolution}:
             work = totals(sized_layers(network, side, side)).multiply_adds
             choices.append((side == resolution, work, width, side, network))
     for _, _, width, side, network in sorted(choices, key=lambda each: each[:4], reverse=True):
-        flash = sum(layer.weights + 8 * layer.out_channels for layer in network) + code
+        flash = const_bytes(network) + code
         if flash > board.flash:
-            continue
-        if need(make_plan(network, side, side), flash).rows <= board.ram:
+            continue  # before the longer work of a plan
+        plan = make_plan(network, side, side)
+        wanted = need(plan, flash + table_bytes(plan, class_names))
+        if wanted.flash <= board.flash and wanted.rows <= board.ram:
             return width, side
     return None
 

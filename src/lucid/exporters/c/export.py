@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,7 @@ import numpy as np
 
 from lucid.errors import ConfigError, OutputError
 from lucid.exporters.c.plan import Plan, make_plan
-from lucid.exporters.c.source import STACK_BYTES, const_bytes, sources
+from lucid.exporters.c.source import STACK_BYTES, const_bytes, sources, table_bytes
 from lucid.files import check_writable_folder, open_file
 from lucid.images import Pixels
 from lucid.network import FloatNetwork, Int8Layer, Int8Network, Int8Pool
@@ -25,9 +26,6 @@ __all__ = ["CExport", "check_replaceable", "paired", "to_c"]
 # Lists the files of an export with their checksums, so that a later one replaces only those.
 RECORD = "lucid-export.json"
 _MAX_RECORD = 2**20  # bytes
-
-# Of a 32-bit device: lucid_layer, lucid_stage, and the pointer to a class name.
-_LAYER_BYTES, _STAGE_BYTES, _POINTER_BYTES = 28, 16, 4
 
 
 @dataclass(frozen=True)
@@ -49,14 +47,12 @@ class CExport:
     @property
     def const_bytes(self) -> int:
         """Of the weights, biases and multipliers in flash."""
-        return const_bytes(self.network)
+        return const_bytes(self.network.layers)
 
     @property
     def table_bytes(self) -> int:
         """Of the plan and the class names in flash, on a 32-bit device."""
-        names = sum(len(name.encode()) + 1 + _POINTER_BYTES for name in self.network.class_names)
-        layers = len(self.plan.layers) * _LAYER_BYTES
-        return layers + len(self.plan.stages) * _STAGE_BYTES + names
+        return table_bytes(self.plan, self.network.class_names)
 
     @property
     def row_ram_bytes(self) -> int:
@@ -117,13 +113,19 @@ def check_replaceable(folder: Path) -> None:
     """Prove that a folder is missing, empty, or as an export left it.
 
     Raises:
-        OutputError: it is a file, or holds one that no export wrote or that was changed since.
+        OutputError: it is a file, or holds one that no export wrote or that was changed since, or
+            is where this program runs, which would be left in a folder that is gone.
     """
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise OutputError(f"{folder}: expected a folder, found something else; choose another name")
     if not folder.is_dir():
         return
     with _reading(folder):
+        if Path.cwd().is_relative_to(os.path.realpath(folder)):
+            raise OutputError(
+                f"{folder}: is the current folder, or around it, and can't be replaced; "
+                "name a new folder"
+            )
         written = _record(folder)
         for path in folder.rglob("*"):
             name = path.relative_to(folder).as_posix()

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from lucid.errors import ConfigError, MissingDependencyError
 from lucid.exporters.c.export import CExport
-from lucid.exporters.c.source import verifier
+from lucid.exporters.c.source import units, verifier
 from lucid.images import Pixels
 
 __all__ = ["find_compiler", "run"]
 
-COMPILERS = ("cc", "gcc", "clang")
+_COMPILERS = ("cc", "gcc", "clang")
 _FLAGS = ("-std=c99", "-O2")
 _SECONDS = 600
 
@@ -30,17 +30,21 @@ def find_compiler() -> list[str]:
 
     Raises:
         MissingDependencyError: there is none.
+        ConfigError: a quotation mark in ``$CC`` is not closed.
     """
-    asked = shlex.split(os.environ.get("CC", ""))
+    try:
+        asked = shlex.split(os.environ.get("CC", ""))
+    except ValueError as error:
+        raise ConfigError(f"$CC must be the command of a C compiler: {error}") from error
     if asked:
         if shutil.which(asked[0]) is None:
             raise MissingDependencyError(f"the C compiler of $CC, {asked[0]!r}, is not installed")
         return asked
-    for name in COMPILERS:
+    for name in _COMPILERS:
         if shutil.which(name):
             return [name]
     raise MissingDependencyError(
-        f"running the C export here needs a C compiler, and none of {', '.join(COMPILERS)} is "
+        f"running the C export here needs a C compiler, and none of {', '.join(_COMPILERS)} is "
         "installed; install one, set $CC, or leave the verification out with --no-verify"
     )
 
@@ -68,11 +72,11 @@ def run(
         for path, content in exported.files.items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_text(content, "utf-8")
-        (folder / "verify.c").write_text(verifier(exported.prefix), "utf-8")
+        (folder / "verify-export.c").write_text(verifier(exported.prefix), "utf-8")
         (folder / "images.bin").write_bytes(pixels.tobytes())
-        units = sorted(path.name for path in folder.glob(f"{exported.prefix}*.c"))
         flags = [*_FLAGS, *command[1:]]  # those given win
-        _call([command[0], *flags, *units, "verify.c", "-o", "verify"], folder, "compile")
+        compiling = [command[0], *flags, *units(exported.prefix), "verify-export.c"]
+        _call([*compiling, "-o", "verify"], folder, "compile")
         program = [*runner, "verify"] if runner else [str(folder / "verify")]
         _call([*program, "images.bin", "logits.bin"], folder, "run")
         logits = np.fromfile(folder / "logits.bin", np.float32)

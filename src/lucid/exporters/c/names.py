@@ -29,6 +29,9 @@ signal stdalign stdarg stdatomic stdbit stdbool stdckdint stddef stdint stdio st
 stdnoreturn string tgmath threads time uchar unistd wchar wctype
 """
 
+# CMake has targets of these names (policy CMP0037).
+_TARGETS = "all clean help install"
+
 
 def check_prefix(prefix: str) -> None:
     """Raise ConfigError unless names and files may begin with ``prefix`` in C and in C++."""
@@ -42,6 +45,8 @@ def check_prefix(prefix: str) -> None:
         problem = "is a keyword of C or C++"
     elif prefix.lower() in _FILES.split():
         problem = f"would make a file {prefix}.h or {prefix}.c, which there is already"
+    elif prefix in _TARGETS.split():
+        problem = "is a name that CMake keeps for itself"
     else:
         return
     raise ConfigError(f"prefix {prefix!r} {problem}; choose another, such as 'model'")

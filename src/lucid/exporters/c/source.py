@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
 
 import numpy as np
@@ -14,13 +14,16 @@ from lucid.exporters.c.names import check_prefix
 from lucid.exporters.c.plan import Plan
 from lucid.exporters.c.weights import in_order
 from lucid.images import Pixels
-from lucid.network import Int8Layer, Int8Network, Int8Pool, SizedLayer
+from lucid.network import Int8Layer, Int8Network, Int8Pool, Layer, SizedLayer
 from lucid.reference import run
 
-__all__ = ["STACK_BYTES", "const_bytes", "sources", "verifier"]
+__all__ = ["STACK_BYTES", "const_bytes", "sources", "table_bytes", "units", "verifier"]
 
 # What the deepest chain of calls takes at -O1 or higher; a test adds up what compilers say.
 STACK_BYTES = 768
+
+# Of a 32-bit device: lucid_layer, lucid_stage, and the pointer to a class name.
+_LAYER_BYTES, _STAGE_BYTES, _POINTER_BYTES = 28, 16, 4
 
 _FOLDER = files("lucid.exporters") / "c"
 _KERNELS = sorted(
@@ -73,12 +76,22 @@ def verifier(prefix: str) -> str:
     return _filled("runtime/verify.c", prefix, {})
 
 
-def const_bytes(network: Int8Network) -> int:
+def units(prefix: str) -> list[str]:
+    """The files of an export that are compiled in every program."""
+    return [_prefixed(name, prefix) for name in _COMPILED]
+
+
+def const_bytes(layers: Iterable[Layer]) -> int:
     """Of the weights, biases and multipliers in flash."""
     return sum(
-        layer.weights + 8 * layer.out_channels if isinstance(layer, Int8Layer) else 4
-        for layer in network.layers
+        4 if layer.kind == "pool" else layer.weights + 8 * layer.out_channels for layer in layers
     )
+
+
+def table_bytes(plan: Plan, class_names: Sequence[str]) -> int:
+    """Of the plan and the class names in flash, on a 32-bit device."""
+    names = sum(len(name.encode()) + 1 + _POINTER_BYTES for name in class_names)
+    return len(plan.layers) * _LAYER_BYTES + len(plan.stages) * _STAGE_BYTES + names
 
 
 def _filled(template: str, prefix: str, values: Mapping[str, str]) -> str:
@@ -114,7 +127,7 @@ def _values(network: Int8Network, plan: Plan, prefix: str, image: Pixels) -> dic
         "IMAGE_BYTES": str(plan.image_bytes),
         "STATE_BYTES": str(plan.state_bytes),
         "STACK_BYTES": str(STACK_BYTES),
-        "CONST_BYTES": str(const_bytes(network)),
+        "CONST_BYTES": str(const_bytes(network.layers)),
         "MEMORY_WORDS": str(plan.memory // 4),
         "COUNTERS": str(plan.counters),
         "ARRAYS": "\n".join(_arrays(network, plan)),
@@ -131,7 +144,7 @@ def _values(network: Int8Network, plan: Plan, prefix: str, image: Pixels) -> dic
         "SCRATCH_CHECKS": "".join(_scratch_checks(plan, prefix.upper())),
         "IMAGE": _list(image.reshape(-1)),
         "LOGITS": _list(map(_float, logits)),
-        "SOURCES": "".join(f"  {_prefixed(name, prefix)}\n" for name in _COMPILED),
+        "SOURCES": "".join(f"  {name}\n" for name in units(prefix)),
     }
 
 

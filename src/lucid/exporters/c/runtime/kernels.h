@@ -5,8 +5,9 @@
  * when the network is built). It becomes a byte like so, each step rounded as IEEE 754 says:
  * convert to float, times the channel's multiplier, round half to even, clamp to 0 .. maximum.
  *
- * The compiler's own macros choose among the files kernels_*.c; all give the same bytes. Define
- * LUCID_PORTABLE to have the portable ones everywhere.
+ * The compiler's own macros choose among the files kernels_*.c; all give the same bytes. Those for
+ * Cortex-M are in the assembly of GCC and clang; other compilers take the portable ones. Define
+ * LUCID_PORTABLE to have these everywhere.
  */
 #ifndef LUCID_KERNELS_H
 #define LUCID_KERNELS_H
@@ -23,10 +24,10 @@
 #endif
 
 #if defined(LUCID_PORTABLE)
-#elif defined(__ARM_FEATURE_MVE) && (__ARM_FEATURE_MVE & 1)
+#elif defined(__GNUC__) && defined(__ARM_FEATURE_MVE) && (__ARM_FEATURE_MVE & 1)
 #define LUCID_MVE 1
-#elif defined(__ARM_FEATURE_DSP) && defined(__ARM_FP) && defined(__ARM_ARCH_PROFILE) && \
-    __ARM_ARCH_PROFILE == 'M'
+#elif defined(__GNUC__) && defined(__ARM_FEATURE_DSP) && defined(__ARM_FP) && \
+    defined(__ARM_ARCH_PROFILE) && __ARM_ARCH_PROFILE == 'M'
 #define LUCID_DSP 1
 #elif defined(__riscv_v_intrinsic) && __riscv_v_intrinsic >= 12000
 #define LUCID_RVV 1

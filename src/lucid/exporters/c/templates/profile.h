@@ -1,14 +1,20 @@
 /* What each layer takes: model_execute.c calls model_profile when MODEL_PROFILE is defined.
  *
  * The clock is SysTick on a Cortex-M, which counts the core's cycles down in 24 bits (in QEMU with
- * -icount: instructions, times a factor); cycles on RISC-V; elsewhere the C library's clock.
+ * -icount: instructions, times a factor); cycles on RISC-V; elsewhere the C library's clock. Where
+ * SysTick is in use already, as under an operating system and most makers' libraries, or RISC-V's
+ * counter is missing, define MODEL_TICKS: 32 bits that count up. That is Cortex-M's cycle counter,
+ * once it is on: -D'MODEL_TICKS=(*(volatile uint32_t *)0xE0001004u)'.
  */
 #ifndef MODEL_PROFILE_H
 #define MODEL_PROFILE_H
 
 #include <stdint.h>
 
-#if defined(__ARM_ARCH_PROFILE) && __ARM_ARCH_PROFILE == 'M'
+#if defined(MODEL_TICKS)
+static uint32_t ticks(void) { return MODEL_TICKS; }
+#define TICK_MASK 0xffffffffu
+#elif defined(__ARM_ARCH_PROFILE) && __ARM_ARCH_PROFILE == 'M'
 static uint32_t ticks(void) {
   volatile uint32_t *const systick = (volatile uint32_t *)0xE000E010u; /* control, reload, value */
   if ((systick[0] & 1u) == 0) {
