@@ -104,9 +104,10 @@ class TestSources:
         found = run(to_c(small), pixels, compiler=[compiler("gcc"), *flags])
         assert found.tobytes() == reference.run(small, pixels).tobytes()
 
-    def test_fast_math_is_refused(self, small: Int8Network) -> None:
-        with pytest.raises(ConfigError, match="-ffast-math changes the results"):
-            run(to_c(small), random_pixels(1, 20, 3), compiler=[compiler("gcc"), "-ffast-math"])
+    @pytest.mark.parametrize("flag", ["-ffast-math", "-Ofast", "-freciprocal-math"])
+    def test_fast_math_is_refused(self, small: Int8Network, flag: str) -> None:
+        with pytest.raises(ConfigError, match="-ffast-math, also in part, changes the results"):
+            run(to_c(small), random_pixels(1, 20, 3), compiler=[compiler("gcc"), flag])
 
     def test_the_same_every_time(self, small: Int8Network) -> None:
         assert to_c(small).files == to_c(small).files

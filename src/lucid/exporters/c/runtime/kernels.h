@@ -15,8 +15,8 @@
 #include <float.h>
 #include <stdint.h>
 
-#if defined(__FAST_MATH__)
-#error "lucid: -ffast-math changes the results; compile this file without it"
+#if defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__)
+#error "lucid: -ffast-math, also in part, changes the results; compile this file without it"
 #endif
 /* 16 says that half precision is computed as such (ISO/IEC TS 18661-3), and float as float. */
 #if defined(FLT_EVAL_METHOD) && FLT_EVAL_METHOD != 0 && FLT_EVAL_METHOD != 16
