@@ -207,6 +207,14 @@ def test_bad_input(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_wrong_suffix_is_said_before_the_work(checkpoint: Path, tmp_path: Path) -> None:
+    """The reference's answers for thousands of photos take minutes."""
+    result = run(checkpoint, "--format", "onnx", "--out", tmp_path / "net.tflite")
+    assert result.exit_code == 2, result.output
+    assert "verifying on" not in result.stderr
+    assert "the name of ONNX files ends in .onnx" in result.stderr
+
+
 def test_sources_that_can_not_be_exported(checkpoint: Path, int8: Path, tmp_path: Path) -> None:
     def error(*arguments: object) -> str:
         result = run(*arguments, "--format", "onnx")

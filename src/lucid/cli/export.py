@@ -190,6 +190,7 @@ def _jobs(
             part = ".float16" if one == "float16" else ""
             file = f"{source.stem}{part}{FORMATS[name].suffix}"
             path = source.with_name(file) if out is None else out / file if is_folder else out
+            FORMATS[name].stem(path)  # raises where the suffix is another format's
             check_keeps(path, source)
             if path in taken:
                 raise ConfigError(f"{path}: would be written twice; give the checkpoints own names")
@@ -235,7 +236,6 @@ def _run(job: _Job, expected: Examples | None) -> list[Row]:
     from lucid.exporters.verification import verify
 
     exported = export(job.network, job.format, precision=job.precision)
-    exported.stem(job.out)  # a wrong suffix shall be said before the verification
     title = f"Verifying {exported.format.title}"
     found = (
         ()
@@ -244,7 +244,7 @@ def _run(job: _Job, expected: Examples | None) -> list[Row]:
     )
     path = job.out
     if any(not one.passed for one in found):
-        path = exported.stem(path)
+        path = exported.format.stem(path)
         path = path.with_name(f"{path.name}.rejected{exported.format.suffix}")
     exported.write(path)
     return [Row(job.source, exported, path, one) for one in found or (None,)]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lucid.checkpoint import Checkpoint, read_checkpoint
 from lucid.checks import check_choice, check_integer
-from lucid.errors import CheckpointError, ConfigError, OutputError
+from lucid.errors import CheckpointError, OutputError
 from lucid.exporters.formats import FORMATS, Files, Format, Precision
 from lucid.files import atomic_path, check_writable_folder
 from lucid.images import MAX_RESOLUTION
@@ -57,7 +57,7 @@ class Exported:
                 that is not of this format.
             ConfigError: another suffix.
         """
-        stem = self.stem(out)
+        stem = self.format.stem(out)
         check_writable_folder(stem.parent, needed_bytes=self.size)
         parts = self._parts()
         paths = {top: stem.parent / (stem.name + top) for top in parts}
@@ -88,13 +88,6 @@ class Exported:
             for ending, content in self.files.items():
                 _write(Path(folder), {f"model{ending}": content})
             yield Path(folder, "model" + self.format.suffix)
-
-    def stem(self, out: str | Path) -> Path:
-        """A path without the format's suffix; raises ConfigError where it has another."""
-        out, suffix = Path(out), self.format.suffix
-        if not out.name.endswith(suffix) or out.name == suffix:
-            raise ConfigError(f"{out}: the name of {self.format.title} files ends in {suffix}")
-        return out.with_name(out.name.removesuffix(suffix))
 
 
 def export(

@@ -123,6 +123,13 @@ class Format:
         module = importlib.import_module(f"lucid.exporters.{self.module}")
         return cast(_Exporter, module).to_files(network, precision, size)
 
+    def stem(self, out: str | Path) -> Path:
+        """A path without the format's suffix; raises ConfigError where it has another."""
+        out = Path(out)
+        if not out.name.endswith(self.suffix) or out.name == self.suffix:
+            raise ConfigError(f"{out}: the name of {self.title} files ends in {self.suffix}")
+        return out.with_name(out.name.removesuffix(self.suffix))
+
     def choose_precision(
         self, network: FloatNetwork | Int8Network, asked: Precision | None
     ) -> Precision:
