@@ -413,6 +413,40 @@ for _ in range(2):
     assert done.stdout.count("); take fewer") == 2
 
 
+def test_memory_that_the_system_refuses(tmp_path: Path, int8_network: Int8Network) -> None:
+    if sys.platform != "linux":
+        pytest.skip("the limit of a process's memory is that of Linux")
+    path = tmp_path / "network"
+    write_network(path, int8_network)
+    code = f"""
+import resource, numpy as np, lucid
+from lucid.errors import OutOfMemoryError
+engine = lucid.Engine({str(path)!r})
+pixels = np.zeros((1, 6000, 7000, 3), np.uint8)
+resource.setrlimit(resource.RLIMIT_DATA, (300 << 20, resource.RLIM_INFINITY))
+for wanted in (pixels, pixels[:, :, ::-1]):
+    try:
+        engine(wanted)
+    except OutOfMemoryError as error:
+        print(error)
+resource.setrlimit(resource.RLIMIT_DATA, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+print(engine(pixels[:, :32, :32]).shape)
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    *refused, shape = done.stdout.splitlines()
+    reason = "there is not enough memory to run 1 images of 6000x7000 pixels"
+    assert refused == [f"{reason}; give fewer, or smaller ones"] * 2
+    assert shape == "(1, 10)"
+
+
+def test_what_it_says_of_itself(int8_network: Int8Network) -> None:
+    engine = Engine(int8_network, isa="scalar", threads=2)
+    side = int8_network.preprocessing.resolution
+    assert repr(engine) == (
+        f"<lucid.Engine: int8 network, {side}x{side}, 10 classes, scalar, 2 threads>"
+    )
+
+
 def test_works_without_torch(tmp_path: Path, int8_network: Int8Network) -> None:
     path = tmp_path / "network"
     write_network(path, int8_network)

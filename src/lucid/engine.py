@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,18 +18,27 @@ from numpy.typing import NDArray
 from lucid import reference
 from lucid.checkpoint import Checkpoint, read_checkpoint
 from lucid.checks import check_choice, check_integer
-from lucid.description import JSON
+from lucid.description import JSON, Description
 from lucid.errors import (
     CheckpointError,
     ConfigError,
     MissingDependencyError,
     NetworkError,
+    OutOfMemoryError,
     ShapeError,
 )
 from lucid.images import Pixels
 from lucid.lowering import lower
-from lucid.network import FloatNetwork, Int8Network, is_network, network_bytes, read_network
+from lucid.network import (
+    FloatNetwork,
+    Int8Network,
+    Layer,
+    is_network,
+    network_bytes,
+    read_network,
+)
 from lucid.network.file import NetworkHeader, parse_header
+from lucid.parallel import cores
 from lucid.prediction import Predictor
 
 if TYPE_CHECKING:
@@ -61,7 +70,8 @@ class StepTime:
     ``layers`` are the names of the layers that it runs in one go, ``seconds`` the median,
     ``multiply_adds`` the arithmetic; bytes are those of the weights as the kernels store them, and
     of the activations that are read and written. ``peak`` is how many multiply-adds a second the
-    engine's threads could do at most, measured just before; None where ``measure_peak`` knows none.
+    engine's threads could do at most, on as many cores as this process may use, measured just
+    before; None where ``measure_peak`` knows none.
     """
 
     layers: tuple[str, ...]
@@ -93,6 +103,7 @@ class Engine(Predictor):
         ConfigError: an argument is out of range, unknown, or the CPU lacks what it asks for; or the
             precision can't be had from this source.
         NetworkError: a network has numbers that could overflow.
+        OutOfMemoryError: the weights need more memory than there is.
     """
 
     def __init__(
@@ -109,22 +120,29 @@ class Engine(Predictor):
         if isa is not None and not (isinstance(isa, str) and isa.isascii()):
             raise ConfigError(f"isa must be a name that isas() gives, got {isa!r}")
         options = (precision or "", isa or "", threads or 0)
-        self._origin = _opened(source)
-        if isinstance(self._origin, Checkpoint) and precision == "int8":
-            raise ConfigError(
-                "int8 needs an int8 network, which is made from a checkpoint and photos; "
-                "run: lucid quantize"
-            )
-        if isinstance(self._origin, Path):
-            self._native, header = _load_file(self._origin, options)
-            layers, description = header.layers, header.description
-        else:
-            network = _lowered(self._origin)
-            self._native = _module().load_bytes(network_bytes(network), *options)
-            layers, description = list(network.layers), network
+        try:
+            self._origin = _opened(source)
+            if isinstance(self._origin, Checkpoint) and precision == "int8":
+                raise ConfigError(
+                    "int8 needs an int8 network, which is made from a checkpoint and photos; "
+                    "run: lucid quantize"
+                )
+            self._native, layers, description = _loaded(self._origin, options)
+        except MemoryError as error:
+            raise OutOfMemoryError(
+                "there is not enough memory for the network's weights"
+            ) from error
         self._layers = layers
         self._provenance = description.provenance
         super().__init__(description.class_names, description.preprocessing)
+
+    def __repr__(self) -> str:
+        side = self.preprocessing.resolution
+        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        return (
+            f"<lucid.Engine: {self.title}, {side}x{side}, {len(self.class_names)} classes, "
+            f"{self.isa}, {threads}>"
+        )
 
     @property
     def precision(self) -> Precision:
@@ -185,6 +203,7 @@ class Engine(Predictor):
         first call for a size plans it and allocates memory, later ones do neither.
 
         Raises:
+            OutOfMemoryError: images of this size, or so many, need more memory than there is.
             ShapeError: another shape or dtype, or images too large, or smaller than the total
                 stride (than the resolution that the network was made for, where that is less).
         """
@@ -193,11 +212,18 @@ class Engine(Predictor):
         batch = pixels if pixels.ndim == 4 else pixels[np.newaxis]
         if batch.dtype != np.uint8 or batch.shape[3] != self.preprocessing.channels:
             raise self._no_images(pixels)
-        if not batch.flags.c_contiguous:
-            self._native.plan(*batch.shape[1:3])  # before a copy is made of too large an image
-            batch = np.ascontiguousarray(batch)
-        logits = np.empty((len(batch), len(self.class_names)), np.float32)
-        self._native.run(batch, logits)
+        try:
+            if not batch.flags.c_contiguous:
+                self._native.plan(*batch.shape[1:3])  # before a copy is made of too large an image
+                batch = np.ascontiguousarray(batch)
+            logits = np.empty((len(batch), len(self.class_names)), np.float32)
+            self._native.run(batch, logits)
+        except MemoryError as error:
+            count, height, width, _ = batch.shape
+            raise OutOfMemoryError(
+                f"there is not enough memory to run {count} images of {height}x{width} pixels; "
+                "give fewer, or smaller ones"
+            ) from error
         return logits if pixels.ndim == 4 else logits[0]
 
     def profile(self, pixels: Pixels, repetitions: int = 20) -> list[StepTime]:
@@ -216,7 +242,7 @@ class Engine(Predictor):
             pixels = pixels[:1]
         self(pixels)  # refuses what is no image, and warms up
         one = measure_peak(self.precision, self.isa)
-        peak = None if one is None else one.multiply_adds * self.threads
+        peak = None if one is None else one.multiply_adds * min(self.threads, cores())
         image = np.ascontiguousarray(pixels.reshape(1, *pixels.shape[-3:]))
         rows = self._native.profile(image, repetitions)
         return [StepTime(tuple(row[0]), *row[1:], peak) for row in rows]
@@ -315,6 +341,17 @@ def _opened(source: Source) -> Path | Checkpoint | FloatNetwork | Int8Network:
 
 def _lowered(origin: Checkpoint | FloatNetwork | Int8Network) -> FloatNetwork | Int8Network:
     return lower(origin) if isinstance(origin, Checkpoint) else origin
+
+
+def _loaded(
+    origin: Path | Checkpoint | FloatNetwork | Int8Network, options: tuple[str, str, int]
+) -> tuple[_native.Engine, Sequence[Layer], Description]:
+    if isinstance(origin, Path):
+        engine, header = _load_file(origin, options)
+        return engine, header.layers, header.description
+    network = _lowered(origin)
+    engine = _module().load_bytes(network_bytes(network), *options)
+    return engine, network.layers, network
 
 
 def _load_file(path: Path, options: tuple[str, str, int]) -> tuple[_native.Engine, NetworkHeader]:

@@ -10,6 +10,7 @@ The tree::
     ├── CheckpointError                     a file of lucid is truncated, foreign or inconsistent
     │   └── DownloadError                   weights can't be fetched by their name
     ├── NetworkError                        a network's layers contradict one another or overflow
+    ├── OutOfMemoryError (MemoryError)      images or weights need more memory than there is
     ├── OutputError                         a place to write to is missing, full or read-only
     ├── RenderError                         a browser or Mermaid can't draw a chart
     ├── TrainingError                       training can't go on
@@ -55,6 +56,10 @@ class DownloadError(CheckpointError):
 
 class NetworkError(LucidError):
     """A network's layers contradict one another, or their numbers could overflow."""
+
+
+class OutOfMemoryError(LucidError, MemoryError):
+    """Images or weights need more memory than there is."""
 
 
 class OutputError(LucidError):
