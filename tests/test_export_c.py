@@ -109,6 +109,36 @@ class TestSources:
         with pytest.raises(ConfigError, match="-ffast-math, also in part, changes the results"):
             run(to_c(small), random_pixels(1, 20, 3), compiler=[compiler("gcc"), flag])
 
+    @pytest.mark.parametrize("name", ["gcc", "clang"])
+    @pytest.mark.parametrize(
+        ("flag", "reason"),
+        [
+            ("-include missing.h", r"missing\.h"),
+            ("-lmissing", "missing"),
+            ("-Dmain=other", "main"),
+        ],
+    )
+    def test_says_why_compiling_fails(
+        self, small: Int8Network, name: str, flag: str, reason: str
+    ) -> None:
+        with pytest.raises(ConfigError, match=rf"can't compile .* \(code 1\): .*({reason})"):
+            run(to_c(small), random_pixels(1, 20, 3), compiler=[compiler(name), *flag.split()])
+
+    def test_a_compiler_that_says_nothing(self, small: Int8Network) -> None:
+        with pytest.raises(ConfigError, match=r"^false: can't compile the C export \(code 1\)$"):
+            run(to_c(small), random_pixels(1, 20, 3), compiler=[compiler("false")])
+
+    @pytest.mark.parametrize(("target", "kernels"), [("Cortex-M4", "DSP"), ("Cortex-M55", "MVE")])
+    @pytest.mark.parametrize("order", ["little", "big"])
+    def test_big_endian_cores_take_the_portable_kernels(
+        self, target: str, kernels: str, order: str, tmp_path: Path
+    ) -> None:
+        command = TOOLCHAINS[target]
+        compiler(command[0])
+        macros = call([*command, f"-m{order}-endian", "-dM", "-E", RUNTIME / "kernels.h"], tmp_path)
+        chosen = set(re.findall(r"^#define LUCID_(DSP|MVE|RVV) 1$", macros, re.MULTILINE))
+        assert chosen == ({kernels} if order == "little" else set())
+
     def test_the_same_every_time(self, small: Int8Network) -> None:
         assert to_c(small).files == to_c(small).files
 
@@ -408,8 +438,18 @@ class TestBoards:
         assert result.exit_code == 0, result.output
         found = json.loads(result.stdout)
         assert found["board"]["fit"].startswith("fits ST NUCLEO-F401RE")
+        assert "estimated: instructions a multiply-add counted in QEMU" in found["board"]["latency"]
+        again = invoke(
+            *("export", file, "--format", "c", "--out", tmp_path / "out"),
+            *("--board", "nucleo-f401re", "--no-verify"),
+        )
+        assert f"latency: {found['board']['latency']}\n" in again.output
+        (flash,) = [line for line in again.output.splitlines() if line.startswith("flash: ")]
+        assert [core for core in code_bytes() if f"on {core}" in flash] == ["Cortex-M4"]
 
-    def test_too_small(self, tmp_path: Path) -> None:
+    def test_too_small(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Which is said before the reference computes anything."""
+        monkeypatch.setattr("lucid.exporters.c.source.run", None)
         network = c_network(96, width_multiplier=0.25, num_classes=2)
         write_network(tmp_path / "large.safetensors", network)
         result = invoke(
@@ -491,12 +531,20 @@ class TestCommand:
         assert found["ram"]["in_all_by_rows"] == exported.row_ram_bytes
         assert found["flash"]["weights"] == exported.const_bytes
         assert sum(layer["peak"] for layer in found["layers"]) == 1
+        for layer, written in zip(exported.network.layers, found["layers"], strict=True):
+            arrays = [4] if layer.kind == "pool" else [layer.weights, *[8] * layer.out_channels]
+            assert written["flash"] == sum(arrays), layer.name
+        assert sum(layer["flash"] for layer in found["layers"]) == exported.const_bytes
         assert "verified" not in found
 
     def test_inspect_shows_the_same(self, file: Path, small: Int8Network) -> None:
-        plan = to_c(small).plan
+        exported = to_c(small)
+        plan = exported.plan
         found = json.loads(invoke("inspect", file, "--json").output)
         assert [layer["bytes_in_c"] for layer in found["layers"]] == list(plan.layer_bytes)
+        flash = [layer["flash_bytes_in_c"] for layer in found["layers"]]
+        assert sum(flash) == exported.const_bytes
+        assert flash[0] == found["layers"][0]["output_shape"][0] * (27 + 8)
         peak = plan.layers[plan.peak].name
         assert found["totals"]["peak_in_c"] == {"name": peak, "bytes": max(plan.layer_bytes)}
         marked = [line for line in invoke("inspect", file).output.splitlines() if "peak" in line]

@@ -73,7 +73,7 @@ def export_c(
 
 def _memory(exported: CExport) -> dict[str, Any]:
     from lucid.exporters.c.boards import code_bytes
-    from lucid.exporters.c.source import STACK_BYTES
+    from lucid.exporters.c.source import STACK_BYTES, layer_const_bytes
 
     plan = exported.plan
     return {
@@ -91,7 +91,12 @@ def _memory(exported: CExport) -> dict[str, Any]:
             "in_all_with_image": exported.image_ram_bytes,
         },
         "layers": [
-            {"name": layer.name, "ram": used, "peak": index == plan.peak}
+            {
+                "name": layer.name,
+                "flash": layer_const_bytes(layer),
+                "ram": used,
+                "peak": index == plan.peak,
+            }
             for index, (layer, used) in enumerate(zip(plan.layers, plan.layer_bytes, strict=True))
         ],
     }
@@ -115,6 +120,7 @@ def _check_board(exported: CExport, board: Board) -> dict[str, Any]:
         "flash": flash,
         "fit": verdict,
         "seconds": seconds,
+        "latency": _latency(seconds),
     }
 
 
@@ -144,26 +150,30 @@ def _print(exported: CExport, found: dict[str, Any]) -> None:
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("layer")
+    table.add_column("bytes of flash", justify="right")
     table.add_column("bytes of RAM", justify="right")
     table.add_column()
     for layer in found["layers"]:
         mark = "peak" if layer["peak"] else ""
         style = "bold" if layer["peak"] else None
-        table.add_row(layer["name"], f"{layer['ram']:,}", mark, style=style)
+        sizes = (f"{layer[kind]:,}" for kind in ("flash", "ram"))
+        table.add_row(layer["name"], *sizes, mark, style=style)
     console().print(table)
     flash, ram = found["flash"], found["ram"]
-    code = ", ".join(f"{size:,} on {name}" for name, size in flash["code"].items())
-    click.echo(
-        f"flash: weights {flash['weights']:,}, tables {flash['tables']:,}, code {code} bytes"
-    )
+    board = found.get("board")
+    if board:
+        code = f"{board['code']:,}: {board['flash']:,} bytes on {board['core']}"
+    else:
+        code = ", ".join(f"{size:,} on {name}" for name, size in flash["code"].items()) + " bytes"
+    click.echo(f"flash: weights {flash['weights']:,}, tables {flash['tables']:,}, code {code}")
     click.echo(
         f"RAM: state {ram['state']:,}, stack {ram['stack']:,}, logits {ram['logits']:,}: "
         f"{ram['in_all_by_rows']:,} bytes when rows are pushed, {ram['in_all_with_image']:,} with "
         f"the image of {ram['image']:,}"
     )
-    if "board" in found:
-        click.echo(f"board: {found['board']['fit']}")
-        click.echo(f"latency: {_latency(found['board']['seconds'])}")
+    if board:
+        click.echo(f"board: {board['fit']}")
+        click.echo(f"latency: {board['latency']}")
     if "verified" in found:
         verified = found["verified"]
         click.echo(

@@ -31,8 +31,8 @@ def command(model: str, resolution: int | None, as_json: bool, **given: float | 
     of the input and the output of a layer for one image, in 4 bytes (float32) or 1 byte (uint8) a
     value. Parameters count batch norm's scale and shift, also where a network has them folded into
     its weights. Scales of an int8 network are what a step of its weights, smallest and largest of
-    the channels, and of its output stands for; its KiB in C are the RAM in use while the layer runs
-    in lucid export --format c, which computes layers by rows.
+    the channels, and of its output stands for; its KiB in C are those of lucid export --format c:
+    flash of its weights, biases and multipliers, and the RAM in use while the layer runs, by rows.
     """
     from lucid.network import sized_layers
 
@@ -65,9 +65,7 @@ def _to_json(model: str, chosen: Model, network: tuple[SizedLayer, ...]) -> dict
         "provenance": dict(header.provenance) if header else None,
         "resolution": chosen.resolution,
         "layers": [
-            _layer_to_json(layer)
-            | scales.get(layer.name, {})
-            | ({"bytes_in_c": in_c[layer.name]} if plan else {})
+            _layer_to_json(layer) | scales.get(layer.name, {}) | in_c.get(layer.name, {})
             for layer in network
         ],
         "totals": {
@@ -78,7 +76,7 @@ def _to_json(model: str, chosen: Model, network: tuple[SizedLayer, ...]) -> dict
     }
     if plan:
         name = plan.layers[plan.peak].name
-        values["totals"]["peak_in_c"] = {"name": name, "bytes": in_c[name]}
+        values["totals"]["peak_in_c"] = {"name": name, "bytes": in_c[name]["bytes_in_c"]}
     return values
 
 
@@ -111,10 +109,16 @@ def _plan(chosen: Model) -> Plan | None:
         return None
 
 
-def _bytes_in_c(plan: Plan | None) -> dict[str, int]:
+def _bytes_in_c(plan: Plan | None) -> dict[str, dict[str, int]]:
+    """Of the layers of a plan, by name: flash and RAM as JSON values."""
+    from lucid.exporters.c.source import layer_const_bytes
+
     if plan is None:
         return {}
-    return {layer.name: used for layer, used in zip(plan.layers, plan.layer_bytes, strict=True)}
+    return {
+        layer.name: {"flash_bytes_in_c": layer_const_bytes(layer), "bytes_in_c": used}
+        for layer, used in zip(plan.layers, plan.layer_bytes, strict=True)
+    }
 
 
 def _precision(chosen: Model) -> str:
@@ -186,7 +190,7 @@ def _short(value: Any) -> str:
 def _layer_table(
     network: tuple[SizedLayer, ...], scales: dict[str, dict[str, Any]], plan: Plan | None
 ) -> Table:
-    """One row a layer; 80 columns hold width 1.0 at 224, and 120 its scales too."""
+    """One row a layer; 80 columns hold width 1.0 at 224, and 125 that of an int8 network."""
     from rich.table import Table
 
     from lucid.network import totals
@@ -203,7 +207,8 @@ def _layer_table(
         table.add_column("weight\nscales", no_wrap=True)
         table.add_column("output\nscale", no_wrap=True)
     if plan:
-        table.add_column("KiB in C", justify="right", no_wrap=True)
+        table.add_column("KiB in C\nflash", justify="right", no_wrap=True)
+        table.add_column("\nRAM", justify="right", no_wrap=True)
         table.add_column()
     in_c = _bytes_in_c(plan)
     peak_in_c = plan.layers[plan.peak].name if plan else ""
@@ -220,7 +225,7 @@ def _layer_table(
             *_kibibytes(layer),
             "peak" if is_peak else "",
             *_scale_cells(scales.get(layer.name)),
-            f"{in_c[layer.name] / 1024:,.1f}" if plan else "",
+            *(f"{size / 1024:,.1f}" for size in in_c.get(layer.name, {}).values()),
             "peak" if layer.name == peak_in_c else "",
             style="bold" if is_peak else None,
         )

@@ -10,11 +10,13 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from lucid.errors import ConfigError, OutputError
+from lucid.exporters.c.names import check_prefix
 from lucid.exporters.c.plan import Plan, make_plan
 from lucid.exporters.c.source import STACK_BYTES, const_bytes, sources, table_bytes
 from lucid.files import check_writable_folder, open_file
@@ -30,19 +32,24 @@ _MAX_RECORD = 2**20  # bytes
 
 @dataclass(frozen=True)
 class CExport:
-    """A network as C files, not yet written.
+    """A network as C files, which are made when first asked for, and not yet written.
 
     Args:
         network: what they compute, for images of its resolution.
         plan: its memory.
         prefix: of all names.
-        files: content by path in the folder.
+        image: uint8 (H, W, C), for the examples.
     """
 
     network: Int8Network
     plan: Plan
     prefix: str
-    files: Mapping[str, str]
+    image: Pixels
+
+    @cached_property
+    def files(self) -> Mapping[str, str]:
+        """Content by path in the folder; holds what the reference answers for the image."""
+        return sources(self.network, self.plan, self.prefix, self.image)
 
     @property
     def const_bytes(self) -> int:
@@ -101,12 +108,13 @@ def to_c(
             "the C export is for int8 networks, this one is float; make one first: "
             "lucid quantize CHECKPOINT --calibrate DATA"
         )
+    check_prefix(prefix)
     side, channels = network.preprocessing.resolution, network.preprocessing.channels
     whole = paired(network)
     plan = make_plan(whole.layers, side, side)
     if image is None:
         image = _pattern(side, channels)
-    return CExport(whole, plan, prefix, sources(whole, plan, prefix, image))
+    return CExport(whole, plan, prefix, image)
 
 
 def check_replaceable(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -23,6 +24,9 @@ __all__ = ["find_compiler", "run"]
 _COMPILERS = ("cc", "gcc", "clang")
 _FLAGS = ("-std=c99", "-O2")
 _SECONDS = 600
+
+# Says only that the linker failed; why is said before it.
+_SUMMARY = re.compile(r"^collect2: error:|error: linker command failed")
 
 
 def find_compiler() -> list[str]:
@@ -91,8 +95,14 @@ def _call(command: list[str], folder: Path, what: str) -> None:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ConfigError(f"{command[0]}: can't {what} the C export ({error})") from error
     if result.returncode:
-        lines = (result.stderr or result.stdout).strip().splitlines()
-        detail = next((line for line in lines if "error" in line), lines[0] if lines else "")
+        said = _error(f"{result.stderr}\n{result.stdout}")
         raise ConfigError(
-            f"{command[0]}: can't {what} the C export (code {result.returncode}): {detail[:300]}"
+            f"{command[0]}: can't {what} the C export (code {result.returncode})"
+            + (f": {said[:300]}" if said else "")
         )
+
+
+def _error(output: str) -> str:
+    """The line of a compiler's output that says what is wrong; empty if it says nothing."""
+    lines = [line for line in output.splitlines() if line.strip() and not _SUMMARY.search(line)]
+    return next((line for line in lines if "error:" in line), lines[-1] if lines else "").strip()

@@ -10,14 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lucid import __version__
-from lucid.exporters.c.names import check_prefix
 from lucid.exporters.c.plan import Plan
 from lucid.exporters.c.weights import in_order
 from lucid.images import Pixels
 from lucid.network import Int8Layer, Int8Network, Int8Pool, Layer, SizedLayer
 from lucid.reference import run
 
-__all__ = ["STACK_BYTES", "const_bytes", "sources", "table_bytes", "units", "verifier"]
+__all__ = [
+    "STACK_BYTES",
+    "const_bytes",
+    "layer_const_bytes",
+    "sources",
+    "table_bytes",
+    "units",
+    "verifier",
+]
 
 # What the deepest chain of calls takes at -O1 or higher; a test adds up what compilers say.
 STACK_BYTES = 768
@@ -60,10 +67,7 @@ def sources(network: Int8Network, plan: Plan, prefix: str, image: Pixels) -> dic
         plan: for the network, and for images of the size that the folder is made for.
         prefix: of all names and of the files.
         image: uint8 (H, W, C), for the examples.
-    Raises:
-        ConfigError: the prefix is none that C and C++ leave to users.
     """
-    check_prefix(prefix)
     values = _values(network, plan, prefix, image)
     return {
         _prefixed(path, prefix): _filled(template, prefix, values)
@@ -83,9 +87,12 @@ def units(prefix: str) -> list[str]:
 
 def const_bytes(layers: Iterable[Layer]) -> int:
     """Of the weights, biases and multipliers in flash."""
-    return sum(
-        4 if layer.kind == "pool" else layer.weights + 8 * layer.out_channels for layer in layers
-    )
+    return sum(map(layer_const_bytes, layers))
+
+
+def layer_const_bytes(layer: Layer) -> int:
+    """Of the weights, biases and multipliers of one layer in flash."""
+    return 4 if layer.kind == "pool" else layer.weights + 8 * layer.out_channels
 
 
 def table_bytes(plan: Plan, class_names: Sequence[str]) -> int:

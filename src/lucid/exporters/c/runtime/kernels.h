@@ -6,8 +6,8 @@
  * convert to float, times the channel's multiplier, round half to even, clamp to 0 .. maximum.
  *
  * The compiler's own macros choose among the files kernels_*.c; all give the same bytes. Those for
- * Cortex-M are in the assembly of GCC and clang; other compilers take the portable ones. Define
- * LUCID_PORTABLE to have these everywhere.
+ * Cortex-M are in the assembly of GCC and clang, for little-endian cores; all others take the
+ * portable ones. Define LUCID_PORTABLE to have these everywhere.
  */
 #ifndef LUCID_KERNELS_H
 #define LUCID_KERNELS_H
@@ -23,7 +23,7 @@
 #error "lucid: float must be computed as float; on 32-bit x86 compile with -msse2 -mfpmath=sse"
 #endif
 
-#if defined(LUCID_PORTABLE)
+#if defined(LUCID_PORTABLE) || defined(__ARM_BIG_ENDIAN)
 #elif defined(__GNUC__) && defined(__ARM_FEATURE_MVE) && (__ARM_FEATURE_MVE & 1)
 #define LUCID_MVE 1
 #elif defined(__GNUC__) && defined(__ARM_FEATURE_DSP) && defined(__ARM_FP) && \

@@ -408,9 +408,9 @@ ASSEMBLY interleave(ARGUMENT const interleave_task *task) {
 
 /* Outputs of channels, four at a time. The assembly below knows the offsets. */
 typedef struct {
-  const uint8_t *seen;     /*  0: a word before the first column of the first channel */
-  const int8_t *weights;   /*  4: nine a channel, from nine before those of the first */
-  int8_t *out;             /*  8: a byte before the first output */
+  const uint8_t *seen;     /*  0: the first column of the first channel, a word a channel */
+  const int8_t *weights;   /*  4: nine a channel */
+  int8_t *out;             /*  8: the first output */
   const int32_t *bias;     /* 12 */
   const float *multiplier; /* 16 */
   int32_t channels;        /* 20 */
@@ -420,8 +420,8 @@ typedef struct {
   uint32_t out_step;       /* 36: likewise */
   uint32_t rest;           /* 40: outputs behind the last four, 0 to 3 */
   uint32_t fours;          /* 44 */
-  uint32_t columns[4];     /* 48: offsets of what a load sees */
-  uint32_t places[4];      /* 64: offsets of four outputs */
+  uint32_t columns[4];     /* 48: offsets of what a load sees, from the channel behind */
+  uint32_t places[4];      /* 64: likewise of four outputs */
 } depthwise_task;
 
 /* Where the weight stands that belongs to byte 4 * column + row; the others are 0. */
@@ -447,7 +447,6 @@ static const uint8_t kOrder[16] = {0, 3, 6, 0, 1, 4, 7, 0, 2, 5, 8, 0, 0, 0, 0, 
         "ldmia   r0, {r1-r6}            \n"                                                  \
         "movw    r7, #" TAPS "          \n"                                                  \
         "vmsr    p0, r7                 \n"                                                  \
-        "adds    r2, r2, #9             \n"                                                  \
         "vldrb.8 q4, [sp]               \n"                                                  \
         "vpst                           \n"                                                  \
         "vldrbt.u8 q0, [r2, q4]         \n"                                                  \
@@ -457,7 +456,8 @@ static const uint8_t kOrder[16] = {0, 3, 6, 0, 1, 4, 7, 0, 2, 5, 8, 0, 0, 0, 0, 
         "vldrb.8 q3, [sp, #27]          \n"                                                  \
         "ldr     r7, [r5], #4           \n"                                                  \
         "ldr     r12, [r4], #4          \n"                                                  \
-        "adds    r1, r1, #4             \n"                                                  \
+        "adds    r1, r1, #4             \n" /* seen, weights, out: to the channel behind */   \
+        "adds    r2, r2, #9             \n"                                                  \
         "adds    r3, r3, #1             \n"                                                  \
         "subs    r6, r6, #1             \n"                                                  \
         "stmia   r0, {r1-r6}            \n"                                                  \
@@ -578,7 +578,7 @@ void lucid_depthwise(const lucid_layer *layer, const uint8_t *const *rows, int c
   int c, k, y, x;
   task.above_maximum = ~(uint32_t)layer->maximum;
   task.to_signed = (uint32_t)layer->maximum + 1 - 128;
-  for (k = 0; k < 4; ++k) task.columns[k] = (uint32_t)k * column_bytes;
+  for (k = 0; k < 4; ++k) task.columns[k] = (uint32_t)k * column_bytes - ROWS;
   for (c = 0; c < channels; c += GROUP) {
     const int first = smaller(c, channels - group); /* the last ones may be computed again */
     int height;                                     /* rows at once */
@@ -588,7 +588,7 @@ void lucid_depthwise(const lucid_layer *layer, const uint8_t *const *rows, int c
       for (k = 0; k < ROWS; ++k) seen[k] = rows[y * stride + smaller(k, height + 1)];
       for (k = 0; k < 4; ++k) {
         const int row = height == 2 ? k % 2 : 0, column = height == 2 ? k / 2 : k;
-        task.places[k] = (uint32_t)((row * width + column) * channels);
+        task.places[k] = (uint32_t)((row * width + column) * channels - 1);
       }
       task.seen_step = (uint32_t)(stride * 4 / height) * column_bytes;
       task.out_step = (uint32_t)(4 / height * channels);
@@ -596,9 +596,9 @@ void lucid_depthwise(const lucid_layer *layer, const uint8_t *const *rows, int c
         const int outputs = smaller(width - x, block), begin = x * stride - layer->left;
         const int end = begin + (outputs - 1) * stride + WINDOW;
         interleave_columns(layer, seen, first, group, begin, end, work);
-        task.seen = (const uint8_t *)work - ROWS;
-        task.weights = layer->weights + 9 * (first - 1);
-        task.out = (int8_t *)between + (y * width + x) * channels + first - 1;
+        task.seen = work;
+        task.weights = layer->weights + 9 * first;
+        task.out = (int8_t *)between + (y * width + x) * channels + first;
         task.bias = layer->bias + first;
         task.multiplier = layer->multiplier + first;
         task.channels = group;
