@@ -456,7 +456,7 @@ static const uint8_t kOrder[16] = {0, 3, 6, 0, 1, 4, 7, 0, 2, 5, 8, 0, 0, 0, 0, 
         "vldrb.8 q3, [sp, #27]          \n"                                                  \
         "ldr     r7, [r5], #4           \n"                                                  \
         "ldr     r12, [r4], #4          \n"                                                  \
-        "adds    r1, r1, #4             \n" /* seen, weights, out: to the channel behind */   \
+        "adds    r1, r1, #4             \n" /* seen, weights, out: to the channel behind */  \
         "adds    r2, r2, #9             \n"                                                  \
         "adds    r3, r3, #1             \n"                                                  \
         "subs    r6, r6, #1             \n"                                                  \
