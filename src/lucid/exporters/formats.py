@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Literal, Protocol, cast
 
 from lucid.checks import check_choice
+from lucid.engine import isas
 from lucid.errors import ConfigError, require
 from lucid.exporters.runners import Runner
 from lucid.network import FloatNetwork, Int8Network
@@ -49,7 +50,8 @@ class Runtime:
         module: of ``lucid.exporters.runners``.
         packages: that it imports.
         precisions: that it runs.
-        exact: precisions in which its arithmetic is defined to give the reference's bits.
+        int8_share: largest difference of a logit in int8, as a share of the range of all logits;
+            0 where its arithmetic gives the reference's bits.
         required: whether a verification without it is an error.
         is_timed: whether the time that it takes says anything about the device.
     """
@@ -58,7 +60,7 @@ class Runtime:
     module: str
     packages: tuple[str, ...]
     precisions: tuple[Precision, ...] = PRECISIONS
-    exact: tuple[Precision, ...] = ()
+    int8_share: float = 0.1
     required: bool = True
     is_timed: bool = True
 
@@ -157,6 +159,11 @@ class Format:
         return asked
 
 
+def _has_dot_products() -> bool:
+    """Whether ONNX Runtime sums bytes in int32 here; else pairs of products saturate in int16."""
+    return not {"avx512vnni", "avxvnni", "dotprod"}.isdisjoint(isas("int8"))
+
+
 FORMATS: Mapping[str, Format] = MappingProxyType(
     {
         "onnx": Format(
@@ -165,7 +172,14 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
             extra="onnx",
             packages=("onnx",),
             module="onnx",
-            runtimes=(Runtime("ONNX Runtime", "onnxruntime", ("onnxruntime",)),),
+            runtimes=(
+                Runtime(
+                    "ONNX Runtime",
+                    "onnxruntime",
+                    ("onnxruntime",),
+                    int8_share=0.0 if _has_dot_products() else 0.1,
+                ),
+            ),
             images="uint8 RGB (N, H, W, 3)",
             dynamic_batch=True,
             keeps="metadata_props",
@@ -204,7 +218,7 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
             packages=(),
             module="litert",
             runtimes=(
-                Runtime("LiteRT", "litert", ("ai_edge_litert",)),
+                Runtime("LiteRT", "litert", ("ai_edge_litert",), int8_share=0.02),
                 Runtime(
                     "TFLM", "tflm", ("tflite_micro",), ("int8",), required=False, is_timed=False
                 ),
@@ -224,7 +238,9 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
             extra="executorch",
             packages=("torch", "executorch"),
             module="executorch",
-            runtimes=(Runtime("ExecuTorch", "executorch", ("torch", "executorch")),),
+            runtimes=(
+                Runtime("ExecuTorch", "executorch", ("torch", "executorch"), int8_share=1e-4),
+            ),
             images="float32 RGB 0 to 1 (N, 3, H, W)",
             precisions=("float32", "int8"),
             dynamic_batch=True,

@@ -19,11 +19,16 @@ def prepare(task: Task) -> Runner:
     """The interpreter with its default delegate, XNNPACK."""
     version = require("ai_edge_litert", extra="benchmark").__version__
     work = task.workload
-    shape = {"size": work.size, "batch": work.batch}
     if task.candidate.precision == "int8":
-        content = to_litert(work.int8, images="int8", largest_logit=work.largest_logit, **shape)
+        content = to_litert(
+            work.int8,
+            images="int8",
+            size=work.size,
+            batch=work.batch,
+            largest_logit=work.largest_logit,
+        )
     else:
-        content = to_litert(work.network, images="normalised", **shape)
+        content = to_litert(work.network, images="normalised", size=work.size, batch=work.batch)
     interpreter = open_interpreter(content, task.candidate.threads)
     image, logits = (
         details()[0] for details in (interpreter.get_input_details, interpreter.get_output_details)
