@@ -28,7 +28,7 @@ from lucid.architecture import MobileNetArguments
 from lucid.checkpoint import write_checkpoint
 from lucid.engine import Engine, isas
 from lucid.errors import CheckpointError, ConfigError, ShapeError
-from lucid.images import Pixels, preprocess
+from lucid.images import Pixels, normalise, preprocess
 from lucid.images import load as load_image
 from lucid.lowering import lower
 from lucid.network import (
@@ -349,6 +349,28 @@ def test_real_weights_know_real_photos(tmp_path: Path, shared: Path) -> None:
         logits = np.concatenate([reference.run(network, part) for part in np.split(pixels, 10)])
         assert right == (logits.argmax(axis=1) == truth).sum()
         assert right >= 90
+
+
+def test_bfloat16_is_as_near_as_that_of_pytorch(shared: Path) -> None:
+    """Published weights, whose wide ranges suit bfloat16 badly, on real photos."""
+    import torch
+
+    from lucid.importers import import_weights
+    from lucid.models import MobileNet
+
+    checkpoint = import_weights(shared / "models" / "mobilenet_v1_0.25_128_quant.tflite")
+    files = sorted((shared / "data" / "imagenet-sample").glob("*.JPEG"))[:40]
+    pixels = np.stack([load_image(path, checkpoint.preprocessing) for path in files])
+    expected = reference.run(lower(checkpoint), pixels)
+    assert expected.std(axis=0).mean() > 1  # the logits do depend on the image
+    model = MobileNet.from_arguments(checkpoint.arguments).eval().bfloat16()
+    model.load_state_dict({name: torch.tensor(one) for name, one in checkpoint.tensors.items()})
+    images = torch.from_numpy(normalise(pixels, checkpoint.preprocessing)).bfloat16()
+    with torch.no_grad():
+        theirs = model(images).float().numpy()
+    ours = Engine(checkpoint, precision="bfloat16")(pixels)
+    errors = [np.sqrt(np.square(found - expected).mean()) for found in (ours, theirs)]
+    assert 0 < errors[0] < errors[1]
 
 
 # --- threads and processes ----------------------------------------------------------------------
