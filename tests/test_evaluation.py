@@ -145,7 +145,10 @@ def test_a_class_that_the_checkpoint_lacks_is_named(
 ) -> None:
     shutil.copytree(data, tmp_path / "data")
     (tmp_path / "data" / "green").rename(tmp_path / "data" / "greem")
-    with pytest.raises(DataError, match=r"does not know the data's classes 'greem'; did you mean 'green'\?.*'amber'"):
+    with pytest.raises(
+        DataError,
+        match=r"does not know the data's classes 'greem'; did you mean 'green'\?.*'amber'",
+    ):
         select(open_data(tmp_path / "data"), classifier)
 
 
