@@ -6,19 +6,17 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from lucid.benchmark.peers import Runner, Task
 from lucid.errors import require
 from lucid.exporters.ncnn import to_ncnn
-from lucid.exporters.runners.ncnn import open_net
+from lucid.exporters.runners.ncnn import make_runner, open_net
 from lucid.images import Pixels, normalise
 
 __all__ = ["prepare"]
 
 
 def prepare(task: Task) -> Runner:
-    """Vectors packed, no fp16; ncnn has no batches, so the images of one go in turn."""
+    """Vectors packed, no fp16."""
     ncnn = require("ncnn", extra="benchmark")
     precision = task.candidate.precision
     work = task.workload
@@ -30,22 +28,9 @@ def prepare(task: Task) -> Runner:
         path.with_suffix(".bin").write_bytes(weights)
         net = open_net(path, task.candidate.threads, use_bf16_storage=precision == "bfloat16")
 
-    def take(pixels: Pixels) -> Any:
+    def take(pixels: Pixels) -> list[Any]:
         return [
             ncnn.Mat(planes).clone() for planes in normalise(pixels, work.network.preprocessing)
         ]
 
-    def run(batch: Any) -> Any:
-        found = []
-        for image in batch:
-            extractor = net.create_extractor()
-            extractor.input("images", image)
-            found.append(extractor.extract("logits")[1])
-        return found
-
-    return Runner(
-        take,
-        run,
-        lambda found: np.stack([np.array(one, np.float32) for one in found]),
-        {"version": ncnn.__version__},
-    )
+    return make_runner(net, take)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from lucid.errors import require
 from lucid.exporters.runners import Runner
 from lucid.images import Pixels
 
-__all__ = ["open_net", "prepare"]
+__all__ = ["make_runner", "open_net", "prepare"]
 
 
 def prepare(path: Path, threads: int) -> Runner:
@@ -27,6 +28,16 @@ def prepare(path: Path, threads: int) -> Runner:
             found.append(ncnn.Mat.from_pixels(image, kind, width, height))
         return found
 
+    return make_runner(net, take)
+
+
+def make_runner(net: Any, take: Callable[[Pixels], list[Any]]) -> Runner:
+    """A net of lucid's files; ncnn has no batches, so the images of one go in turn.
+
+    Args:
+        take: from bytes (N, H, W, C) to an ``ncnn.Mat`` for each image.
+    """
+
     def run(images: list[Any]) -> list[Any]:
         found = []
         for image in images:
@@ -39,7 +50,7 @@ def prepare(path: Path, threads: int) -> Runner:
         take,
         run,
         lambda found: np.stack([np.array(logits, np.float32) for logits in found]),
-        {"version": ncnn.__version__},
+        {"version": require("ncnn", extra="ncnn").__version__},
     )
 
 
