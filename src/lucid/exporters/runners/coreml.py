@@ -75,7 +75,10 @@ def _conv(
         or set(dilations) != {1}
         or groups not in (1, x.shape[1])
     ):
-        raise NotImplementedError(f"conv with {pad_type}, {dilations}, {groups}")
+        raise ValueError(
+            "expected a convolution as lucid writes them, got one with "
+            f"padding {pad_type}, dilations {dilations}, {groups} groups"
+        )
     top, bottom, left, right = pad
     padded = np.pad(x[0], ((0, 0), (top, bottom), (left, right)))  # (C, H, W)
     windows = sliding_window_view(padded, weight.shape[2:], axis=(1, 2))
